@@ -1,0 +1,26 @@
+"""Thin Celery entry points."""
+
+from __future__ import annotations
+
+from celery import shared_task
+from celery.signals import worker_init, worker_shutting_down
+
+from synthesis import worker
+from synthesis.contracts import WORK_TASK
+
+
+@shared_task(name=WORK_TASK, acks_late=True, ignore_result=True)  # type: ignore[untyped-decorator]
+def work(*, queue: str) -> None:
+    """Claim and do jobs of `queue` until none is due. Safe to receive twice, late or never."""
+    worker.work(queues=[queue])
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]
+def _load_engine(**_: object) -> None:
+    """Before the first job, not with it."""
+    worker.get_engine()
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _stop_claiming(**_: object) -> None:
+    worker.stop_claiming()

@@ -1,0 +1,242 @@
+"""This process's engine, and what a worker does with a claim. The engine is loaded once and shared by all threads."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Final
+
+import structlog
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+
+from billing.rating import billable_chars
+from synthesis import prompts, services
+from synthesis.contracts import LIVE_FORMATS, RenderRequest
+from synthesis.engines.base import SpeechEngine
+from synthesis.engines.errors import EngineError
+from synthesis.errors import INTERNAL_ERROR
+from synthesis.models import JobStatus
+from synthesis.rendering import RenderCancelledError, render
+from synthesis.services import Claim, Failure, LeaseState
+from synthesis.streams import Publisher
+from tenants.errors import ApplicationError
+from tenants.storage import TenantStorage
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 0.5  # the longest a render goes on without asking whether it was cancelled
+WORKER_ID: Final = f"{socket.gethostname()}-{os.getpid()}"
+
+
+# --- the engine ------------------------------------------------------------------------------------
+
+
+def _make_parametric() -> SpeechEngine:
+    from synthesis.engines.parametric import ParametricEngine
+
+    return ParametricEngine()
+
+
+_MAKERS: Final[dict[str, Callable[[], SpeechEngine]]] = {"parametric": _make_parametric}
+_engine: SpeechEngine | None = None
+_engine_lock = threading.Lock()
+
+
+def get_engine() -> SpeechEngine:
+    """The engine that `settings.ENGINE` names, made at the first call. Raises ImproperlyConfigured."""
+    global _engine
+    with _engine_lock:
+        if _engine is None:
+            maker = _MAKERS.get(settings.ENGINE)
+            if maker is None:
+                raise ImproperlyConfigured(f"ENGINE must be one of {', '.join(sorted(_MAKERS))}.")
+            _engine = maker()
+            log.info("engine_loaded", engine=_engine.name, version=_engine.version)
+        return _engine
+
+
+def use_engine(engine: SpeechEngine | None) -> None:
+    """Work with this engine from now on; None: with the one of the settings again. The old one is not closed."""
+    global _engine
+    with _engine_lock:
+        _engine = engine
+
+
+# --- stopping --------------------------------------------------------------------------------------
+
+_stopping = threading.Event()
+
+
+def stop_claiming() -> None:
+    """Finish what is under way, and claim nothing more in this process."""
+    _stopping.set()
+
+
+# --- working ---------------------------------------------------------------------------------------
+
+
+class _LeaseLostError(Exception):
+    """Another worker may have the job by now: stop, and write nothing."""
+
+
+class _CancelSeenError(Exception):
+    """The job's cancellation was asked for."""
+
+
+class Lease:
+    """Keeps a claim alive from a thread of its own, which needs neither the engine nor the render's connection.
+
+    `check` is for the render: it asks the database itself when nobody has for a while.
+    """
+
+    def __init__(self, claim: Claim) -> None:
+        self._claim = claim
+        self._state = LeaseState.HELD
+        self._asked_at = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"lease-{claim.job_id}", daemon=True)
+
+    def __enter__(self) -> Lease:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raises _LeaseLostError, _CancelSeenError."""
+        if self._state is LeaseState.HELD and time.monotonic() - self._asked_at >= LOOK_SECONDS:
+            self._ask()
+        match self._state:
+            case LeaseState.LOST:
+                raise _LeaseLostError
+            case LeaseState.CANCEL_REQUESTED:
+                raise _CancelSeenError
+
+    def must_stop(self) -> bool:
+        """`check` for the renderer, which asks between blocks of sound."""
+        try:
+            self.check()
+        except (_LeaseLostError, _CancelSeenError):
+            return True
+        return False
+
+    def _ask(self) -> None:
+        self._asked_at = time.monotonic()
+        state = services.heartbeat(self._claim)
+        if self._state is not LeaseState.LOST:
+            self._state = state
+
+    def _beat(self) -> None:
+        try:
+            while not self._ended.wait(HEARTBEAT_SECONDS):
+                try:
+                    self._ask()
+                except Exception as error:  # PostgreSQL may be back before the lease is over; if not, the fence stands
+                    log.warning("heartbeat_failed", job_id=str(self._claim.job_id), reason=type(error).__name__)
+        finally:
+            connections.close_all()
+
+
+def work(*, queues: Sequence[str]) -> int:
+    """Claim and do jobs until none is due, or this process is to stop; how many were claimed."""
+    claimed = 0
+    while not _stopping.is_set():
+        claim = services.claim_job(queues=queues, worker_id=WORKER_ID)
+        if claim is None:
+            break
+        claimed += 1
+        process(claim)
+    return claimed
+
+
+def process(claim: Claim) -> JobStatus | None:
+    """Do one claimed job to its end, or give it back; its status then, or None when it is no longer ours."""
+    started = time.monotonic()
+    publisher: Publisher | None = None
+    if claim.has_listener:
+        publisher = Publisher(tenant_id=claim.tenant_id, job_id=claim.job_id, fence=claim.fence)
+    status: JobStatus | None = None
+    try:
+        with Lease(claim) as lease:
+            if claim.request is None:
+                status = _learn(claim, started)
+            else:
+                status = _render(claim, claim.request, lease, publisher, started)
+    except _LeaseLostError:
+        log.warning("lease_lost", job_id=str(claim.job_id), fence=claim.fence)
+    except _CancelSeenError:
+        status = services.end_cancelled(claim, engine_seconds=time.monotonic() - started)
+    except Exception as error:
+        failure = _failure_of(error)
+        log.warning("attempt_failed", job_id=str(claim.job_id), code=failure.code, exc_info=error)
+        status = services.fail_render(claim, failure, engine_seconds=time.monotonic() - started)
+    finally:
+        if publisher is not None:
+            if status is JobStatus.SUCCEEDED:
+                publisher.done()
+            else:
+                publisher.ended()
+    return status
+
+
+def _learn(claim: Claim, started: float) -> JobStatus | None:
+    key_epoch = prompts.prepare(tenant_id=claim.tenant_id, voice_id=claim.voice_id, engine=get_engine())
+    return services.finish_preparation(claim, key_epoch=key_epoch, engine_seconds=time.monotonic() - started)
+
+
+def _render(
+    claim: Claim, request: RenderRequest, lease: Lease, publisher: Publisher | None, started: float
+) -> JobStatus | None:
+    engine = get_engine()
+    voice = prompts.load_prompt(tenant_id=claim.tenant_id, voice_id=claim.voice_id, engine=engine)
+    storage = TenantStorage(claim.tenant_id)
+    with tempfile.TemporaryFile(prefix="cantoria-artifact-") as artifact:
+        rendering = render(request, engine=engine, voice=voice, artifact=artifact, is_cancelled=lease.must_stop)
+        try:
+            text_end = delivered_chars = 0
+            for chunk in rendering:
+                if publisher is None or request.audio_format not in LIVE_FORMATS:
+                    continue
+                if chunk.text_end > text_end:
+                    text_end = chunk.text_end
+                    delivered_chars = billable_chars(request.text[:text_end])
+                publisher.audio(chunk.data, delivered_chars=delivered_chars, artifact_end=artifact.tell())
+        except RenderCancelledError:
+            lease.check()
+            raise
+        finally:
+            rendering.close()
+        lease.check()
+        key = storage.make_key(
+            "artifacts", claim.job_id, request.audio_format.value, attempt=f"{claim.attempt}-{claim.fence}"
+        )
+        artifact.seek(0)
+        storage.save(key, artifact)
+    status = services.finish_render(
+        claim, result=rendering.result, artifact_key=key, engine_seconds=time.monotonic() - started
+    )
+    if status is not JobStatus.SUCCEEDED:  # asked and answered: no row names this object
+        storage.delete(key)
+    return status
+
+
+_OUR_OWN_MISTAKE: Final = Failure(INTERNAL_ERROR, "Something went wrong on our side.", retryable=True)
+
+
+def _failure_of(error: Exception) -> Failure:
+    """What is known to be hopeless fails now; everything else may be tried again, and was counted at the claim."""
+    if isinstance(error, EngineError | ApplicationError):
+        return Failure(error.code, error.message, retryable=error.retryable)
+    return _OUR_OWN_MISTAKE
