@@ -45,7 +45,9 @@ serve: setup  ## Run the API (PORT=8000), the admin (ADMIN_PORT=PORT+1) and a wo
 
 .PHONY: test
 test: $(STAMPS)/dev $(STAMPS)/neural  ## Run the test suite, real PostgreSQL and Redis included
-	@exec $(PYTHON) -m pytest -q -n $(TEST_WORKERS) --dist loadgroup -m 'not faults and not browser and not cluster'
+	@$(PYTHON) -m pytest -q -p no:xdist tests/config/test_readme.py
+	@exec $(PYTHON) -m pytest -q -n $(TEST_WORKERS) -m 'not faults and not browser and not cluster' \
+		--ignore tests/config/test_readme.py
 
 .PHONY: test-faults
 test-faults: $(STAMPS)/dev  ## Run the long fault and chaos tests

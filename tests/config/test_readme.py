@@ -42,10 +42,6 @@ def newcomers_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ours}
 
 
-# One service at a time on the checkout's own var/: two test processes would each start one.
-pytestmark = pytest.mark.xdist_group("var")
-
-
 @pytest.fixture(scope="module")
 def serving() -> Iterator[Serving]:
     """`make serve`'s own process, with the servers embedded under var/ like anybody's."""
