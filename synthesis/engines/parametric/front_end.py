@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from synthesis.engines.base import Pronunciation
+from synthesis.engines.mapped_text import MappedText
 from synthesis.engines.parametric.japanese import read_japanese
 from synthesis.engines.parametric.languages import LANGUAGES, VOICE_OF_SCRIPT, Language
-from synthesis.engines.parametric.mapped_text import MappedText
+from synthesis.engines.pronunciations import apply_pronunciations
+from synthesis.engines.scripts import script_of
 
-# Written without spaces between words: an override may match inside a longer stretch.
-_UNSPACED_SCRIPTS = frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "THAI", "LAO", "KHMER", "MYANMAR"})
 _KANA_SCRIPTS = frozenset({"HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HALFWIDTH"})
 _INNER_MARKS = frozenset("'’ʼ‌‍")  # join the letters around them into one word
 _NUMBER_MARKS = frozenset(".,:")
@@ -45,9 +44,9 @@ def is_speakable(text: str) -> bool:
 
 def plan_speech(text: str, language: Language, pronunciations: Sequence[Pronunciation] = ()) -> tuple[SpokenRun, ...]:
     """The runs that say `text`, in order. Only runs with something to say are returned."""
-    mapped = _clean(_apply_pronunciations(text, pronunciations))
+    mapped = _clean(apply_pronunciations(text, pronunciations))
     runs = []
-    for run_language, piece in _split_by_script(mapped, language):
+    for run_language, piece in _split_byscript_of(mapped, language):
         if not is_speakable(piece.text):
             continue
         if run_language.code == "ja":
@@ -58,44 +57,6 @@ def plan_speech(text: str, language: Language, pronunciations: Sequence[Pronunci
         if spans:
             runs.append(SpokenRun(spoken.text, run_language, _merge_words(spoken, spans)))
     return tuple(runs)
-
-
-def _script(letter: str) -> str:
-    """`LATIN`, `CJK`, ...: the first word of the letter's Unicode name; empty for what belongs to no script."""
-    if not letter.isalpha():
-        return ""
-    return unicodedata.name(letter, "").split(" ", 1)[0].removesuffix("-HIRAGANA")
-
-
-def _apply_pronunciations(text: str, pronunciations: Sequence[Pronunciation]) -> MappedText:
-    mapped = MappedText.of(text)
-    spoken_of: dict[str, str] = {}
-    for entry in pronunciations:
-        if entry.written.strip():
-            spoken_of.setdefault(entry.written.casefold(), entry.spoken)
-    if not spoken_of:
-        return mapped
-    longest_first = sorted(spoken_of, key=lambda written: (-len(written), written))
-    pattern = re.compile("|".join(_whole_word(written) for written in longest_first), re.IGNORECASE)
-    pieces = []
-    position = 0
-    for match in pattern.finditer(text):
-        spoken = spoken_of.get(match.group().casefold())
-        if spoken is None:  # case folding found more than the table knows (Turkish dotless i)
-            continue
-        pieces += [mapped.slice(position, match.start()), mapped.slice(match.start(), match.end()).rewritten(spoken)]
-        position = match.end()
-    pieces.append(mapped.slice(position, len(text)))
-    return MappedText.join(pieces)
-
-
-def _whole_word(written: str) -> str:
-    def needs_edge(letter: str) -> bool:
-        return letter.isalnum() and _script(letter) not in _UNSPACED_SCRIPTS
-
-    before = r"(?<![^\W_])" if needs_edge(written[0]) else ""
-    after = r"(?![^\W_])" if needs_edge(written[-1]) else ""
-    return before + re.escape(written) + after
 
 
 def _clean(mapped: MappedText) -> MappedText:
@@ -109,14 +70,14 @@ def _clean_letter(letter: str) -> str:
     return " " if unicodedata.category(letter) in {"Cc", "Cs", "Cn"} else letter
 
 
-def _split_by_script(mapped: MappedText, language: Language) -> list[tuple[Language, MappedText]]:
+def _split_byscript_of(mapped: MappedText, language: Language) -> list[tuple[Language, MappedText]]:
     """Neighbouring letters with one voice stay together; digits, marks and spaces go with what precedes them."""
-    has_kana = any(_script(letter) in _KANA_SCRIPTS for letter in mapped.text)
+    has_kana = any(script_of(letter) in _KANA_SCRIPTS for letter in mapped.text)
     pieces: list[tuple[Language, MappedText]] = []
     start, current = 0, language
     has_letters = False
     for index, letter in enumerate(mapped.text):
-        script = _script(letter)
+        script = script_of(letter)
         if not script:
             continue
         wanted = _voice_for(script, language, has_kana)
@@ -143,7 +104,7 @@ def _find_words(text: str) -> tuple[tuple[int, int], ...]:
     spans: list[tuple[int, int]] = []
     start: int | None = None
     for index, letter in enumerate(text):
-        is_single = _script(letter) == "CJK"
+        is_single = script_of(letter) == "CJK"
         if start is not None and (is_single or not _continues_word(text, index)):
             spans.append((start, index))
             start = None

@@ -16,7 +16,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from synthesis.engines.parametric.mapped_text import MappedText
+from synthesis.engines.mapped_text import MappedText
 
 _FULL_STOPS = frozenset("。．.!?！？…\n")
 _DEVOICED = "’"  # Open JTalk's mark after a whispered vowel

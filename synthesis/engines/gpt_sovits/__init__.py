@@ -1,0 +1,1 @@
+"""The neural engine: GPT-SoVITS inference of our own, with upstream's checkpoints."""
