@@ -104,6 +104,7 @@ class Rendering(Iterator[RenderedChunk]):
             request.text,
             request.language,
             available_languages=[language.code for language in engine.languages],
+            mixed_languages=engine.mixed_languages,
             pronunciations=request.pronunciations,
         )
         segments = segmented.segments

@@ -120,11 +120,13 @@ def segment_text(
     language: str,
     *,
     available_languages: Sequence[str],
+    mixed_languages: frozenset[str] = frozenset(),
     pronunciations: Sequence[tuple[str, str]] = (),
 ) -> SegmentedText:
     """Split `text` for speaking in `language` (a product code or `auto`).
 
-    `available_languages`: the engine's codes; a stretch in another script changes to one of them or stays as it is. A
+    `available_languages`: the engine's codes; a stretch in another script changes to one of them or stays as it is.
+    `mixed_languages`: those that one call of the engine speaks together, so that a change between them cuts no run. A
     word with a pronunciation is spoken in the language its spoken form is written in. Equal arguments give equal
     segments. No engine call gets more than the caps above; a single visible character longer than that is torn.
     """
@@ -137,13 +139,12 @@ def segment_text(
     pieces = _merge_tiny(ruler, _merge_unspeakable(ruler, pieces))
     pieces = _merge_unspeakable(ruler, _limit_lengths(ruler, pieces))
     scripts = _scripts(clean.text, pronunciations)
+    languages = _RunLanguages(available_languages, mixed_languages)
     segments = tuple(
         Segment(
             text_start=clean.source_boundary(piece.start) if piece.start else 0,
             text_end=clean.source_boundary(piece.end),
-            runs=tuple(
-                _runs(clean, ruler.spoken_span(piece.start, piece.end), piece.language, scripts, available_languages)
-            ),
+            runs=tuple(_runs(clean, ruler.spoken_span(piece.start, piece.end), piece.language, scripts, languages)),
             pause=piece.pause,
         )
         for piece in pieces
@@ -382,6 +383,19 @@ def _cut_kind(text: str, place: int) -> int:
 _PRIMARY = "primary"  # kind of letters that the sentence's own language is written in
 
 
+@dataclass(frozen=True, slots=True)
+class _RunLanguages:
+    """What the engine speaks, and what of it in one call."""
+
+    available: Sequence[str]
+    mixed: frozenset[str]
+
+    def within(self, primary: str, foreign: str | None) -> str:
+        """The language of a foreign stretch in a sentence of `primary`."""
+        together = foreign in self.mixed and primary in self.mixed
+        return primary if foreign is None or together else foreign
+
+
 def _scripts(text: str, pronunciations: Sequence[tuple[str, str]]) -> list[str | None]:
     """The script of each character, a word with a pronunciation counting as its spoken form."""
     scripts = [script_of(char) for char in text]
@@ -405,12 +419,12 @@ def _is_inside_word(text: str, place: int) -> bool:
 
 
 def _runs(
-    clean: CleanText, span: tuple[int, int], primary: str, scripts: Sequence[str | None], available: Sequence[str]
+    clean: CleanText, span: tuple[int, int], primary: str, scripts: Sequence[str | None], languages: _RunLanguages
 ) -> Iterator[Run]:
     """Cut `span` where the language changes. Signs, digits and spaces go with the letters before them."""
     start, end = span
     language: str | None = None
-    for place, group_language in _letter_groups(clean.text, span, primary, scripts, available):
+    for place, group_language in _letter_groups(clean.text, span, primary, scripts, languages):
         if language is not None and group_language != language:
             yield _run(clean, start, place, language)
             start = place
@@ -425,7 +439,7 @@ def _run(clean: CleanText, start: int, end: int, language: str) -> Run:
 
 
 def _letter_groups(
-    text: str, span: tuple[int, int], primary: str, scripts: Sequence[str | None], available: Sequence[str]
+    text: str, span: tuple[int, int], primary: str, scripts: Sequence[str | None], languages: _RunLanguages
 ) -> Iterator[tuple[int, str]]:
     """Where letters of another kind begin in `span`, and the language to speak them in."""
     groups: list[tuple[str, list[int]]] = []
@@ -442,5 +456,5 @@ def _letter_groups(
         # A single foreign letter, as in "T恤" or "α", is a symbol of the language around it.
         if kind != _PRIMARY and (len(indices) > 1 or kind in (HAN, HANGUL)) and is_speakable(text[indices[0]]):
             with_kana = any(scripts[index] == KANA for index in indices)
-            language = language_of_script(kind, with_kana=with_kana, available=available)
-        yield indices[0], language or primary
+            language = language_of_script(kind, with_kana=with_kana, available=languages.available)
+        yield indices[0], languages.within(primary, language)

@@ -6,14 +6,17 @@ Letters in shapes: `N` audio samples.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
+import safetensors.numpy
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from synthesis.engines.errors import VoicePromptMismatchError
 
 Samples = NDArray[np.float32]
 
@@ -40,19 +43,22 @@ class VoicePrompt:
     arrays: Mapping[str, NDArray[Any]]
 
     def to_bytes(self) -> bytes:
-        header = json.dumps({"engine": self.engine, "engine_version": self.engine_version}, sort_keys=True)
-        buffer = io.BytesIO()
-        named = {f"array/{name}": self.arrays[name] for name in sorted(self.arrays)}
-        np.savez(buffer, header=np.frombuffer(header.encode(), dtype=np.uint8), **named)  # type: ignore[arg-type]
-        return buffer.getvalue()
+        """One safetensors object, which names engine and version in its metadata."""
+        metadata = {"prompt": json.dumps({"engine": self.engine, "engine_version": self.engine_version})}
+        arrays = {name: np.asarray(array, order="C") for name, array in self.arrays.items()}
+        return safetensors.numpy.save(arrays, metadata)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> VoicePrompt:
-        """Read what `to_bytes` wrote. Object arrays (pickles) are refused."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            header = json.loads(stored["header"].tobytes())
-            arrays = {name.removeprefix("array/"): stored[name] for name in stored.files if name.startswith("array/")}
-        return cls(engine=header["engine"], engine_version=header["engine_version"], arrays=arrays)
+        """Read what `to_bytes` wrote: tensors and text, never code. Raises VoicePromptMismatchError for other bytes."""
+        try:
+            header_bytes = int.from_bytes(data[:8], "little")
+            metadata = json.loads(data[8 : 8 + header_bytes])["__metadata__"]
+            header = json.loads(metadata["prompt"])
+            arrays = safetensors.numpy.load(data)
+            return cls(engine=header["engine"], engine_version=header["engine_version"], arrays=arrays)
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise VoicePromptMismatchError("The prepared voice cannot be read.") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,11 @@ class SpeechEngine(Protocol):
 
     @property
     def languages(self) -> Sequence[EngineLanguage]: ...
+
+    @property
+    def mixed_languages(self) -> frozenset[str]:
+        """Codes of languages that one call speaks together: a sentence in one of them may quote the others."""
+        ...
 
     def prepare_voice(self, clips: Sequence[ReferenceAudio]) -> VoicePrompt:
         """Analyse the reference. Raises UnusableReferenceError."""

@@ -85,6 +85,10 @@ class FakeEngine:
         return _LANGUAGES
 
     @property
+    def mixed_languages(self) -> frozenset[str]:
+        return frozenset()
+
+    @property
     def voices_prepared(self) -> int:
         """How many references were analysed: tests of caches count with it."""
         return self._voices_prepared

@@ -93,6 +93,12 @@ def test_equal_arguments_give_equal_bytes_on_all_threads(engine: SpeechEngine, p
         assert len(set(threads.map(once, range(8)))) == 1
 
 
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 an archive", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}"])
+def test_what_is_no_prepared_voice_is_refused(data: bytes) -> None:
+    with pytest.raises(VoicePromptMismatchError):
+        VoicePrompt.from_bytes(data)
+
+
 def test_a_stored_voice_speaks_like_the_fresh_one(engine: SpeechEngine, prompt: VoicePrompt) -> None:
     stored = prompt.to_bytes()
     assert stored == prompt.to_bytes()

@@ -40,6 +40,7 @@ class ToneEngine:
     name: str = "tone"
     version: str = "1"
     languages: Sequence[EngineLanguage] = field(default_factory=lambda: [EngineLanguage(code, code) for code in CODES])
+    mixed_languages: frozenset[str] = frozenset()
     calls: list[tuple[str, str]] = field(default_factory=list)
     closed_calls: int = 0
 

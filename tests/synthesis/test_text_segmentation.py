@@ -178,3 +178,13 @@ def test_the_longest_job_is_split_in_seconds(text):
     started = time.process_time()
     assert segments(text, "auto")
     assert time.process_time() - started < 10
+
+
+def test_an_engine_that_mixes_languages_gets_the_sentence_in_one_call() -> None:
+    text = "我今天用iPhone拍了照片。"
+    apart = segment_text(text, "zh", available_languages=AVAILABLE)
+    together = segment_text(text, "zh", available_languages=AVAILABLE, mixed_languages=frozenset({"zh", "en-us"}))
+    assert [run.language for run in apart.segments[0].runs] == ["zh", "en-us", "zh"]
+    assert [(run.language, run.text) for run in together.segments[0].runs] == [("zh", text)]
+    foreign = segment_text(text, "zh", available_languages=AVAILABLE, mixed_languages=frozenset({"zh", "ja"}))
+    assert [run.language for run in foreign.segments[0].runs] == ["zh", "en-us", "zh"]

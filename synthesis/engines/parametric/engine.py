@@ -85,6 +85,10 @@ class ParametricEngine:
         return tuple(EngineLanguage(row.code, row.name, row.tested) for row in LANGUAGES.values())
 
     @property
+    def mixed_languages(self) -> frozenset[str]:
+        return frozenset()  # espeak-ng reads a text with one voice
+
+    @property
     def espeak_worker_pids(self) -> tuple[int, ...]:
         """Process ids of the helper processes that run now; for supervision and tests."""
         return self._espeak.worker_pids
