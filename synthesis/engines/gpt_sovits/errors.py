@@ -1,0 +1,108 @@
+"""Errors of the neural engine. Each class has a stable `code`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from synthesis.engines.errors import EngineError
+
+
+class ModelFileError(EngineError):
+    """A model file is missing, damaged, incomplete or not what its place asks for."""
+
+    code = "model_file_invalid"
+
+
+class HostileCheckpointError(ModelFileError):
+    """A checkpoint asks for code to run, or claims more data than it holds. Nothing of it was executed."""
+
+    code = "model_file_hostile"
+
+
+class UnsupportedModelVersionError(EngineError):
+    """The weights are of a model version that this engine does not speak with yet."""
+
+    code = "unsupported_model_version"
+
+
+class IncompatibleModelError(EngineError):
+    """Two sound files that do not belong together."""
+
+    code = "model_parts_incompatible"
+
+
+class ModelNotFoundError(EngineError):
+    """No model of this name (or no default one) under the model path."""
+
+    code = "model_not_found"
+
+
+class ModelExistsError(EngineError):
+    """A model of this name is there already and its replacement was not asked for."""
+
+    code = "model_exists"
+
+
+class UnsupportedArchitectureError(EngineError):
+    """A Hugging Face configuration asks for a network of another build than ours."""
+
+    code = "unsupported_architecture"
+
+    def __init__(self, model: str, *, option: str, found: object, wanted: object) -> None:
+        super().__init__(
+            f"The {model} cannot be built with {option} = {found!r}, only with {wanted!r}.",
+            model=model,
+            option=option,
+            found=found,
+            wanted=wanted,
+        )
+
+
+class CheckpointMismatchError(ModelFileError):
+    """A checkpoint's tensors are not those of the network it is loaded into."""
+
+    code = "checkpoint_mismatch"
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        missing: Sequence[str] = (),
+        unexpected: Sequence[str] = (),
+        misshapen: Mapping[str, tuple[Sequence[int], Sequence[int]]] | None = None,
+    ) -> None:
+        """`misshapen`: from key to the shape found and the shape wanted."""
+        wrong = {
+            key: f"{tuple(found)} instead of {tuple(wanted)}" for key, (found, wanted) in (misshapen or {}).items()
+        }
+        parts = [
+            f"{len(items)} {what} ({', '.join(list(items)[:3])}{', ...' if len(items) > 3 else ''})"
+            for what, items in (
+                ("missing", missing),
+                ("unexpected", unexpected),
+                ("of another shape", [f"{key}: {shapes}" for key, shapes in wrong.items()]),
+            )
+            if items
+        ]
+        super().__init__(
+            f"The checkpoint does not fit the {model}: {'; '.join(parts)}.",
+            model=model,
+            missing=list(missing),
+            unexpected=list(unexpected),
+            misshapen=wrong,
+        )
+
+
+class UnsupportedModelError(EngineError):
+    """The network's configuration asks for a variant that this engine does not compute."""
+
+    code = "unsupported_model"
+
+    def __init__(self, model: str, *, option: str, found: object, wanted: object) -> None:
+        super().__init__(
+            f"The {model} has {option} = {found!r}; only {wanted!r} is supported.",
+            model=model,
+            option=option,
+            found=str(found),
+            wanted=str(wanted),
+        )
