@@ -12,7 +12,7 @@ from synthesis import prompts, services
 from voices import signals
 
 
-@receiver(signals.voice_uploaded, dispatch_uid="synthesis.learn_voice")
+@receiver(signals.voice_to_learn, dispatch_uid="synthesis.learn_voice")
 def learn_voice(*, tenant_id: UUID, voice_id: UUID, **_: object) -> None:
     services.submit_preparation(tenant_id=tenant_id, voice_id=voice_id)
 

@@ -1,4 +1,4 @@
-"""This process's engine, and what a worker does with a claim. The engine is loaded once and shared by all threads."""
+"""This process's engines, and what a worker does with a claim. Each engine is loaded once and shared by all threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol
+from uuid import UUID
 
 import structlog
 from django.conf import settings
@@ -27,7 +28,9 @@ from synthesis.rendering import RenderCancelledError, render
 from synthesis.services import Claim, Failure, LeaseState
 from synthesis.streams import Publisher
 from tenants.errors import ApplicationError
+from tenants.scoping import tenant_scope
 from tenants.storage import TenantStorage
+from voices import selectors as voices_selectors
 
 log = structlog.get_logger(__name__)
 
@@ -39,35 +42,70 @@ WORKER_ID: Final = f"{socket.gethostname()}-{os.getpid()}"
 # --- the engine ------------------------------------------------------------------------------------
 
 
-def _make_parametric() -> SpeechEngine:
-    from synthesis.engines.parametric import ParametricEngine
+class _Parametric:
+    """One engine for every voice: it has no models."""
 
-    return ParametricEngine()
+    def __init__(self) -> None:
+        from synthesis.engines.parametric import ParametricEngine
+
+        self._engine = ParametricEngine()
+
+    def open(self, model: str) -> SpeechEngine:
+        return self._engine
 
 
-_MAKERS: Final[dict[str, Callable[[], SpeechEngine]]] = {"parametric": _make_parametric}
-_engine: SpeechEngine | None = None
+def _make_gpt_sovits() -> _Engines:
+    from synthesis.engines.gpt_sovits.library import Library, Precision
+
+    return Library(
+        settings.MODEL_PATH,
+        default_model=settings.MODEL,
+        device=settings.ENGINE_DEVICE,
+        precision=Precision(settings.ENGINE_PRECISION),
+        hop_length=settings.HOP_LENGTH,
+    )
+
+
+class _Engines(Protocol):
+    def open(self, model: str) -> SpeechEngine:
+        """The engine of a model, loaded at the first call; of a blank name, the default. Raises EngineError."""
+        ...
+
+
+_MAKERS: Final[dict[str, Callable[[], _Engines]]] = {"parametric": _Parametric, "gpt_sovits": _make_gpt_sovits}
+_engines: _Engines | None = None
+_engine_for_all: SpeechEngine | None = None
 _engine_lock = threading.Lock()
 
 
-def get_engine() -> SpeechEngine:
-    """The engine that `settings.ENGINE` names, made at the first call. Raises ImproperlyConfigured."""
-    global _engine
+def get_engine(model: str = "") -> SpeechEngine:
+    """The engine that `settings.ENGINE` names, with this model or the default one, loaded at the first call.
+
+    Raises ImproperlyConfigured, EngineError.
+    """
+    global _engines
+    if _engine_for_all is not None:
+        return _engine_for_all
     with _engine_lock:
-        if _engine is None:
+        if _engines is None:
             maker = _MAKERS.get(settings.ENGINE)
             if maker is None:
                 raise ImproperlyConfigured(f"ENGINE must be one of {', '.join(sorted(_MAKERS))}.")
-            _engine = maker()
-            log.info("engine_loaded", engine=_engine.name, version=_engine.version)
-        return _engine
+            _engines = maker()
+    return _engines.open(model)
+
+
+def engine_of_voice(*, tenant_id: UUID, voice_id: UUID) -> SpeechEngine:
+    """The engine with the model that a voice, or else its tenant, names. Raises EngineError."""
+    with tenant_scope(tenant_id):
+        model = voices_selectors.get_model_name(voice_id=voice_id)
+    return get_engine(model)
 
 
 def use_engine(engine: SpeechEngine | None) -> None:
-    """Work with this engine from now on; None: with the one of the settings again. The old one is not closed."""
-    global _engine
-    with _engine_lock:
-        _engine = engine
+    """Work with this engine from now on; None: with those of the settings again. The old ones are not closed."""
+    global _engine_for_all
+    _engine_for_all = engine
 
 
 # --- stopping --------------------------------------------------------------------------------------
@@ -192,14 +230,15 @@ def process(claim: Claim) -> JobStatus | None:
 
 
 def _learn(claim: Claim, started: float) -> JobStatus | None:
-    key_epoch = prompts.prepare(tenant_id=claim.tenant_id, voice_id=claim.voice_id, engine=get_engine())
+    engine = engine_of_voice(tenant_id=claim.tenant_id, voice_id=claim.voice_id)
+    key_epoch = prompts.prepare(tenant_id=claim.tenant_id, voice_id=claim.voice_id, engine=engine)
     return services.finish_preparation(claim, key_epoch=key_epoch, engine_seconds=time.monotonic() - started)
 
 
 def _render(
     claim: Claim, request: RenderRequest, lease: Lease, publisher: Publisher | None, started: float
 ) -> JobStatus | None:
-    engine = get_engine()
+    engine = engine_of_voice(tenant_id=claim.tenant_id, voice_id=claim.voice_id)
     voice = prompts.load_prompt(tenant_id=claim.tenant_id, voice_id=claim.voice_id, engine=engine)
     storage = TenantStorage(claim.tenant_id)
     with tempfile.TemporaryFile(prefix="cantoria-artifact-") as artifact:

@@ -38,6 +38,8 @@ class Tenant(models.Model):
     )
     name = models.CharField(max_length=200)
     status = models.CharField(max_length=16, choices=TenantStatus.choices, default=TenantStatus.ACTIVE)
+    # Of the voices that name no model themselves; blank: the installation's.
+    voice_model = models.CharField(max_length=64, blank=True, db_default="", default="")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

@@ -87,6 +87,22 @@ def set_tenant_status(*, tenant_id: UUID, status: TenantStatus, actor: str, reas
         )
 
 
+def set_voice_model(*, tenant_id: UUID, model: str, actor: str) -> None:
+    """Speak with this model in every voice that names none itself; blank: the installation's. Voices are prepared for
+    it when they are next used."""
+    with tenant_scope(tenant_id):
+        if not Tenant.objects.filter(id=tenant_id).update(voice_model=model):
+            raise NotFoundError("There is no such tenant.")
+        record_audit_event(
+            tenant_id=tenant_id,
+            actor=actor,
+            action="tenant.set_voice_model",
+            object_type="tenant",
+            object_id=tenant_id,
+            model=model,
+        )
+
+
 def create_api_key(
     *, tenant_id: UUID, name: str, actor: str, scopes: Iterable[str] = Scope.values, expires_in_days: int | None = None
 ) -> IssuedKey:

@@ -27,6 +27,8 @@ class Voice(TenantScopedModel):
     description = models.CharField(max_length=2000, blank=True)
     language = models.CharField(max_length=16, blank=True)  # of the reference; blank when unknown
     labels = models.JSONField(default=dict)  # text -> text, the tenant's own
+    # An installed model by name; blank: the tenant's, or else the installation's.
+    model = models.CharField(max_length=64, blank=True, db_default="", default="")
     status = models.CharField(max_length=16, choices=VoiceStatus.choices, default=VoiceStatus.PREPARING)
     failure_code = models.CharField(max_length=64, blank=True)
     failure_message = models.CharField(max_length=500, blank=True)

@@ -63,6 +63,12 @@ def get_consented_voice(*, voice_id: UUID) -> Voice:
     return voice
 
 
+def get_model_name(*, voice_id: UUID) -> str:
+    """The model that a voice is to be spoken with: its own, or else its tenant's; blank when neither names one."""
+    named = Voice.objects.filter(id=voice_id).values_list("model", "tenant__voice_model").first()
+    return next((name for name in named or () if name), "")
+
+
 def last_consent(voice: Voice) -> Consent | None:
     """The row that counts: the last one given or withdrawn."""
     return max(voice.consents.all(), key=lambda row: (row.recorded_at, row.id), default=None)

@@ -53,6 +53,7 @@ class VoiceChanges(TypedDict, total=False):
     description: str
     language: str
     labels: dict[str, str]
+    model: str
 
 
 def create_voice(
@@ -68,6 +69,7 @@ def create_voice(
     transcript: str = "",
     labels: Mapping[str, str] | None = None,
     description: str = "",
+    model: str = "",
     original_filename: str = "",
     idempotency_key: str | None = None,
     fingerprint: bytes = b"",
@@ -101,6 +103,7 @@ def create_voice(
             description=description,
             language=language,
             labels=dict(labels or {}),
+            model=model,
             key_epoch=FIRST_EPOCH,
         )
         VoiceKey.objects.create(tenant_id=tenant_id, voice=voice, wrapped_key=seal.wrapped_key)
@@ -125,16 +128,21 @@ def create_voice(
             remote_address=remote_address,
         )
         _audit(voice, "voice.create", actor=actor)
-        signals.voice_uploaded.send(sender=Voice, tenant_id=tenant_id, voice_id=voice.id)
+        signals.voice_to_learn.send(sender=Voice, tenant_id=tenant_id, voice_id=voice.id)
     return voice
 
 
 def update_voice(*, tenant_id: UUID, voice_id: UUID, actor: str, **changes: Unpack[VoiceChanges]) -> Voice:
-    """Rename or relabel. Raises VoiceNotFoundError."""
+    """Rename or relabel; with another model the voice is prepared anew. Raises VoiceNotFoundError."""
     with tenant_scope(tenant_id):
         if changes:
-            if not Voice.objects.filter(id=voice_id).exclude(status=VoiceStatus.ERASED).update(**changes):
-                raise VoiceNotFoundError
+            before = _lock_voice(voice_id)
+            Voice.objects.filter(id=voice_id).update(**changes)
+            if changes.get("model", before.model) != before.model:
+                Voice.objects.filter(id=voice_id).update(
+                    status=VoiceStatus.PREPARING, failure_code="", failure_message=""
+                )
+                signals.voice_to_learn.send(sender=Voice, tenant_id=tenant_id, voice_id=voice_id)
             voice = selectors.get_voice(voice_id=voice_id)
             _audit(voice, "voice.update", actor=actor, fields=sorted(changes))
             return voice

@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from django.dispatch import Signal
 
-voice_uploaded = Signal()  # tenant_id: UUID, voice_id: UUID
+voice_to_learn = Signal()  # uploaded, or given another model; tenant_id: UUID, voice_id: UUID
 voice_erased = Signal()  # tenant_id: UUID, voice_id: UUID
 consent_withdrawn = Signal()  # tenant_id: UUID, voice_id: UUID

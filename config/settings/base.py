@@ -34,6 +34,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 ENGINE = env.read_choice("ENGINE", ("parametric", "gpt_sovits"), default="parametric")
 MODEL_PATH = Path(env.read("MODEL_PATH", str(VAR_DIR / "models")))
+MODEL = env.read("MODEL")  # of voices and tenants that name none
+ENGINE_DEVICE = env.read("ENGINE_DEVICE")  # as torch names it; unset: the first GPU, or else the CPU
+ENGINE_PRECISION = env.read_choice("ENGINE_PRECISION", ("fp32", "bf16", "fp16"), default="fp32")
+HOP_LENGTH = env.read_int("HOP_LENGTH", 0) or None  # samples; only to be checked against the model
 SAMPLE_RATE = env.read_int("SAMPLE_RATE", 24_000)  # Hz, of audio whose request names none
 DISPATCH = env.read_choice("DISPATCH", ("celery", "function", "auto"), default="celery")
 

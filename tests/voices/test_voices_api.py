@@ -76,11 +76,11 @@ def test_whoever_prepares_voices_is_told_in_the_same_transaction(api: Api, recor
     def listen(sender: object, *, tenant_id: UUID, voice_id: UUID, **kwargs: Any) -> None:
         heard.append(((tenant_id, str(voice_id)), connection.in_atomic_block))
 
-    signals.voice_uploaded.connect(listen)
+    signals.voice_to_learn.connect(listen)
     try:
         voice = api.upload(recording).json()
     finally:
-        signals.voice_uploaded.disconnect(listen)
+        signals.voice_to_learn.disconnect(listen)
     assert heard == [((api.tenant.id, voice["id"]), True)]
 
 
@@ -88,11 +88,11 @@ def test_nothing_is_kept_when_preparing_cannot_be_queued(api: Api, recording: by
     def refuse(sender: object, **kwargs: Any) -> None:
         raise RuntimeError("no queue")
 
-    signals.voice_uploaded.connect(refuse)
+    signals.voice_to_learn.connect(refuse)
     try:
         response = api.upload(recording, idempotency_key="again")
     finally:
-        signals.voice_uploaded.disconnect(refuse)
+        signals.voice_to_learn.disconnect(refuse)
     assert code_of(response) == (500, "internal_error")
     assert set(row_counts(api).values()) == {0}
     assert stored_files() == []

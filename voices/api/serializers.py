@@ -23,6 +23,7 @@ MAX_LABEL_VALUE_CHARS: Final = 256
 
 # Shape only, BCP 47 in any case: what is spoken is the engine's business, and engines learn languages.
 _LANGUAGE: Final = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*")
+_MODEL: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 
@@ -62,6 +63,18 @@ class _LanguageField(serializers.CharField):
         if code and not _LANGUAGE.fullmatch(code):
             self.fail("malformed")
         return code
+
+
+class _ModelField(serializers.CharField):
+    """The name of a model, as `GET /v1/engines` lists them; blank for the default."""
+
+    default_error_messages: ClassVar = {"malformed": "A model's name has lower-case letters, digits, `-` and `_`."}
+
+    def to_internal_value(self, data: Any) -> str:
+        name = super().to_internal_value(data)
+        if name and not _MODEL.fullmatch(name):
+            self.fail("malformed")
+        return name
 
 
 @extend_schema_field({"type": "object", "additionalProperties": {"type": "string"}})
@@ -133,6 +146,13 @@ class VoiceForm(_StrictSerializer):
     )
     labels = _JsonLabelsField(required=False, default=dict, help_text='JSON, like `{"style": "news"}`.')
     description = serializers.CharField(required=False, allow_blank=True, default="", max_length=2000)
+    model = _ModelField(
+        required=False,
+        allow_blank=True,
+        default="",
+        max_length=64,
+        help_text="Speak with this model; else the default.",
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs.pop("consent", "").lower() != "true":
@@ -147,6 +167,9 @@ class VoiceChangesForm(_StrictSerializer):
     description = serializers.CharField(required=False, allow_blank=True, max_length=2000)
     language = _LanguageField(required=False, allow_blank=True, max_length=16)
     labels = _LabelsField(required=False, help_text="Replaces all labels.")
+    model = _ModelField(
+        required=False, allow_blank=True, max_length=64, help_text="Another one prepares the voice anew."
+    )
 
 
 class VoiceListQuery(serializers.Serializer[Any]):
@@ -220,6 +243,7 @@ class VoiceSerializer(serializers.Serializer[Any]):
     description = serializers.CharField()
     language = serializers.CharField(help_text="Blank when unknown.")
     labels = serializers.DictField(child=serializers.CharField())
+    model = serializers.CharField(help_text="Blank for the default.")
     status = serializers.ChoiceField(choices=_STATUSES)
     failure = serializers.SerializerMethodField()
     consent = serializers.SerializerMethodField()
