@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from synthesis.engines.errors import EngineError
+from synthesis.engines.gpt_sovits import inert_pickle
 from synthesis.engines.gpt_sovits.config import ModelVersion, SemanticConfig, VitsConfig
 from synthesis.engines.gpt_sovits.errors import HostileCheckpointError, ModelFileError, UnsupportedModelVersionError
 from synthesis.engines.gpt_sovits.inert_pickle import plain, read_pickle
@@ -249,6 +250,19 @@ def test_damaged_pickles_raise_only_our_errors() -> None:
             read_pickle(io.BytesIO(bytes(damaged)))
         except ModelFileError:
             continue
+
+
+def test_a_pickle_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inert_pickle, "MAX_OPCODES", 100)
+    assert read_pickle(io.BytesIO(b"N" + b"N0" * 49 + b".")) is None
+    with pytest.raises(HostileCheckpointError, match="longer than any"):
+        read_pickle(io.BytesIO(b"N" + b"N0" * 50 + b"."))
+
+
+def test_only_strings_and_whole_numbers_are_keys() -> None:
+    deep = b")" + b"\x85" * 1_000_000  # hashing these nested tuples would overflow the C stack
+    with pytest.raises(ModelFileError, match="pickle is damaged"):
+        read_pickle(io.BytesIO(b"}" + deep + b"Ns."))
 
 
 def test_a_configuration_that_unfolds_without_end_is_refused() -> None:
