@@ -241,7 +241,7 @@ def _allowed(module: str, name: str) -> GlobalName:
 
 def _storage(tag: Any, kind: Any, key: Any, _location: Any, elements: Any, view: Any = None) -> Storage:
     """torch's persistent id. `view` is in old files only, and was None in all but the oldest."""
-    if tag != "storage" or kind not in _STORAGES or view is not None:
+    if tag != "storage" or _expect(kind, GlobalName) not in _STORAGES or view is not None:
         raise ValueError("an unknown kind of stored data")
     return Storage(_expect(key, str), _STORAGES[kind], _count(elements))
 
@@ -259,7 +259,9 @@ def _call(callee: Any, arguments: tuple[Any, ...]) -> Any:
         if len(tensor.shape) != len(tensor.stride):
             raise ValueError("a tensor has another number of sizes than of strides")
         return tensor
-    raise HostileCheckpointError(f"The checkpoint calls {str(callee)[:120]} as no model file does.")
+    # Nothing but a name is worth printing, and other values could unfold into gigabytes of text.
+    what = str(callee) if isinstance(callee, GlobalName) else f"a {type(callee).__name__}"
+    raise HostileCheckpointError(f"The checkpoint calls {what} as no model file does.")
 
 
 def _set_state(target: Any, state: Any) -> None:

@@ -284,7 +284,7 @@ def _read_legacy(mapped: mmap.mmap) -> Any:
     found: dict[str, memoryview] = {}
     position, data = mapped.tell(), memoryview(mapped)
     for key in keys:
-        storage = sizes.get(key)
+        storage = sizes.get(key) if isinstance(key, str) else None
         count = data[position : position + 8]
         if storage is None or len(count) < 8 or int.from_bytes(count, sys.byteorder) != storage.elements:
             raise ModelFileError("The checkpoint's stored data is truncated or damaged.")

@@ -259,10 +259,15 @@ def test_a_pickle_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         read_pickle(io.BytesIO(b"N" + b"N0" * 50 + b"."))
 
 
-def test_only_strings_and_whole_numbers_are_keys() -> None:
-    deep = b")" + b"\x85" * 1_000_000  # hashing these nested tuples would overflow the C stack
+def test_nothing_of_a_file_is_hashed_or_printed_but_names() -> None:
+    nested = b")" + b"\x85" * 3  # a million of these tuples in one another overflow the C stack when they are hashed
     with pytest.raises(ModelFileError, match="pickle is damaged"):
-        read_pickle(io.BytesIO(b"}" + deep + b"Ns."))
+        read_pickle(io.BytesIO(b"}" + nested + b"Ns."))
+    with pytest.raises(ModelFileError, match="pickle is damaged"):
+        read_pickle(io.BytesIO(b"(S'storage'\n" + nested + b"S'0'\nS'cpu'\nI8\ntQ."))
+    bomb = b"]" + b"q\x00(h\x00h\x00e" * 30 + b")R."  # as text 2 ** 30 characters
+    with pytest.raises(HostileCheckpointError, match="calls a list"):
+        read_pickle(io.BytesIO(bomb))
 
 
 def test_a_configuration_that_unfolds_without_end_is_refused() -> None:
