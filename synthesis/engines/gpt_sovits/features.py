@@ -30,6 +30,7 @@ SILENT_PEAK = 1e-4  # -80 dBFS: below the noise of any microphone, and nothing t
 # torchaudio.functional.resample's defaults (sinc_interp_hann).
 SINC_ZERO_CROSSINGS = 6
 SINC_ROLLOFF = 0.99
+RESAMPLED_BLOCK = 1 << 15  # output samples at a time: some 10 MB of taps
 
 REFERENCE_FFT = 2048
 REFERENCE_HOP = 640
@@ -67,8 +68,8 @@ LOG_MEL_LOWEST, LOG_MEL_HIGHEST = -12.0, 2.0  # upstream spec_min, spec_max: -1 
 def resample(audio: Tensor, from_hz: int, to_hz: int) -> Tensor:
     """Windowed-sinc resampling, (..., N) at `from_hz` to (..., ceil(N * to / from)) at `to_hz`.
 
-    Equal to torchaudio's default. Each output sample is one row of taps against the input around it, so memory grows
-    with the clip and not with the rates' ratio (44,101 Hz costs what 44,100 Hz does).
+    Equal to torchaudio's default. Each output sample is one row of taps against the input around it, so the cost
+    does not depend on whether the rates have a common divisor (44,101 Hz costs what 44,100 Hz does). N is at least 1.
     """
     if from_hz == to_hz:
         return audio
@@ -77,12 +78,13 @@ def resample(audio: Tensor, from_hz: int, to_hz: int) -> Tensor:
     taps, offsets = _sinc_taps(step, phases, audio.device)  # (phases, K), (phases,)
     reach = taps.shape[1] // 2
     length = -(-audio.shape[-1] * phases // step)
-    output = torch.arange(length, device=audio.device)
-    phase = output % phases
-    first = output // phases * step + offsets[phase]  # of each row's input, after padding by `reach` in front
-    padded = functional.pad(audio, (reach, reach))
-    windows = padded.unfold(-1, taps.shape[1], 1)  # (..., N, K), a view
-    return (windows[..., first, :] * taps[phase]).sum(-1)
+    windows = functional.pad(audio, (reach, reach)).unfold(-1, taps.shape[1], 1)  # (..., N, K), a view
+    blocks = []
+    for output in torch.split(torch.arange(length, device=audio.device), RESAMPLED_BLOCK):
+        phase = output % phases
+        first = output // phases * step + offsets[phase]
+        blocks.append((windows[..., first, :] * taps[phase]).sum(-1))
+    return torch.cat(blocks, dim=-1)
 
 
 @functools.lru_cache(maxsize=16)
@@ -195,7 +197,6 @@ def _kaldi_bands(device: torch.device) -> Tensor:
     bins = mel(np.linspace(0.0, CONTENT_RATE_HZ / 2, FBANK_FFT // 2 + 1))[:, None]  # (257, 1)
     width = edges[1] - edges[0]
     triangles = np.maximum(0.0, np.minimum((bins - edges[:-2]) / width, (edges[2:] - bins) / width))
-    triangles[-1] = 0.0  # Kaldi leaves the Nyquist bin out
     return torch.from_numpy(triangles.astype(np.float32)).to(device)
 
 
