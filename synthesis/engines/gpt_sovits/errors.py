@@ -43,21 +43,6 @@ class ModelExistsError(EngineError):
     code = "model_exists"
 
 
-class UnsupportedArchitectureError(EngineError):
-    """A Hugging Face configuration asks for a network of another build than ours."""
-
-    code = "unsupported_architecture"
-
-    def __init__(self, model: str, *, option: str, found: object, wanted: object) -> None:
-        super().__init__(
-            f"The {model} cannot be built with {option} = {found!r}, only with {wanted!r}.",
-            model=model,
-            option=option,
-            found=found,
-            wanted=wanted,
-        )
-
-
 class CheckpointMismatchError(ModelFileError):
     """A checkpoint's tensors are not those of the network it is loaded into."""
 
@@ -106,3 +91,51 @@ class UnsupportedModelError(EngineError):
             found=str(found),
             wanted=str(wanted),
         )
+
+
+class GarbledSpeechError(EngineError):
+    """A segment came out wrong in every attempt: it did not end, repeated itself, lost words or fell silent."""
+
+    code = "garbled_speech"
+
+    def __init__(self, defect: str) -> None:
+        super().__init__(
+            "The model did not manage to say a part of the text. Another seed, or shorter sentences, may help.",
+            defect=str(defect),
+        )
+
+
+class InvalidSamplingError(EngineError):
+    """A sampling option outside its range."""
+
+    code = "invalid_sampling"
+
+    def __init__(self, option: str, value: float) -> None:
+        super().__init__(f"The sampling option {option} cannot be {value!r}.", option=option, value=str(value))
+
+
+class InvalidSemanticRowError(EngineError):
+    """Phones, features or codes that the text-to-semantic model cannot take."""
+
+    code = "invalid_semantic_row"
+
+
+class SegmentTooLongError(EngineError):
+    """A segment's phones, prompt and codes together need more positions than the decoder holds for a row."""
+
+    code = "segment_too_long"
+
+    def __init__(self, *, needed: int, available: int) -> None:
+        super().__init__(
+            f"The segment needs {needed} positions, the decoder has {available}.", needed=needed, available=available
+        )
+
+
+class DecoderFullError(EngineError):
+    """More rows than the decoder has places for; one that leaves makes room."""
+
+    code = "decoder_full"
+    retryable = True
+
+    def __init__(self, *, wanted: int, free: int) -> None:
+        super().__init__(f"{wanted} rows want to join, {free} places are free.", wanted=wanted, free=free)
