@@ -24,8 +24,8 @@ LEFT_OUT = {
     "lm_head.": "the speech-recognition head of HubertForCTC files",
 }
 
-# What a Hugging Face configuration may also ask for. Every published chinese-hubert-base says the same, so other
-# answers are refused instead of carried along untested.
+# What a Hugging Face configuration may also ask for. HuBERT base, which all codes of upstream's models come from, is
+# built so; other answers are refused instead of carried along untested.
 ONLY_SUPPORTED = {
     "model_type": "hubert",
     "feat_extract_norm": "group",
