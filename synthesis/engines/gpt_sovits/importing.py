@@ -33,7 +33,6 @@ from synthesis.engines.gpt_sovits.errors import (
     UnsupportedModelVersionError,
 )
 from synthesis.engines.gpt_sovits.model_folder import (
-    CONFIG_FILE,
     EXTRACTOR_FILE,
     EXTRACTOR_KINDS,
     FORMAT,
@@ -43,8 +42,9 @@ from synthesis.engines.gpt_sovits.model_folder import (
     extractor_folder,
     file_sha256,
     header_sha256,
-    is_model_name,
 )
+from synthesis.engines.gpt_sovits.models import CONFIG_FILE, is_model_name
+from synthesis.engines.gpt_sovits.semantic import SemanticDecoder
 from synthesis.engines.gpt_sovits.speaker import SpeakerNetwork
 from synthesis.engines.gpt_sovits.vits import Vits
 from synthesis.engines.gpt_sovits.weights import Checkpoint, CheckpointKind, read_checkpoint, read_json
@@ -177,7 +177,7 @@ def _check_content(name: str, checkpoint: Checkpoint) -> None:
     state, nowhere = _without_training_only(checkpoint.state), torch.device("meta")
     try:
         if checkpoint.kind is CheckpointKind.SEMANTIC:
-            _semantic_config(checkpoint)
+            SemanticDecoder.from_state(state, _semantic_config(checkpoint), device=nowhere, dtype=torch.float32)
         elif checkpoint.kind is CheckpointKind.VITS:
             Vits.from_state(state, _vits_config(checkpoint), device=nowhere)
         elif checkpoint.kind is CheckpointKind.CONTENT:

@@ -11,7 +11,6 @@ version, the sizes and, for each tensor file, its length and digests; file names
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,21 +22,17 @@ from torch import Tensor
 
 from synthesis.engines.gpt_sovits.config import ModelVersion, SemanticConfig, VitsConfig
 from synthesis.engines.gpt_sovits.errors import ModelFileError, ModelNotFoundError
+from synthesis.engines.gpt_sovits.models import CONFIG_FILE, DEFAULT_NAME, EXTRACTORS_FOLDER, list_models
+from synthesis.engines.gpt_sovits.models import TEXT_FOLDER as TEXT_FOLDER
 from synthesis.engines.gpt_sovits.weights import CheckpointKind, read_json
 
 FORMAT = 1  # of config.json
-CONFIG_FILE = "config.json"
 SEMANTIC_FILE = "semantic.safetensors"
 VITS_FILE = "vits.safetensors"
 EXTRACTOR_FILE = "model.safetensors"
 VOCABULARY_FILE = "vocab.txt"
-EXTRACTORS_FOLDER = "extractors"
-TEXT_FOLDER = "text"
-DEFAULT_NAME = "default"
 EXTRACTOR_KINDS = (CheckpointKind.CONTENT, CheckpointKind.BERT, CheckpointKind.SPEAKER)
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-_LONGEST_NAME_CHARS = 64
 _LONGEST_HEADER_BYTES = 100_000_000  # as the safetensors format says
 
 
@@ -114,12 +109,6 @@ def open_extractor(model_path: Path, kind: CheckpointKind) -> ExtractorFiles:
         raise _bad_description(folder) from error
 
 
-def list_models(model_path: Path) -> list[str]:
-    """Names of the voice models, sorted; none where the folder does not exist."""
-    folders = model_path.iterdir() if model_path.is_dir() else ()
-    return sorted(folder.name for folder in folders if is_model_name(folder.name) and (folder / CONFIG_FILE).is_file())
-
-
 def choose_model(model_path: Path, name: str | None = None) -> VoiceModelFiles:
     """The named model, or without a name the one called `default`, or the only one there is.
 
@@ -153,15 +142,6 @@ def read_tensors(file: TensorFile, *, verify: bool = False) -> dict[str, Tensor]
     except SafetensorError as error:
         raise ModelFileError(f"{file.path} is no sound safetensors file: {error}.") from error
     return tensors
-
-
-def is_model_name(name: str) -> bool:
-    """Small letters, digits, `_` and `-`, at most 64 of them; `extractors` and `text` are taken."""
-    return (
-        _NAME.fullmatch(name) is not None
-        and len(name) <= _LONGEST_NAME_CHARS
-        and name not in (EXTRACTORS_FOLDER, TEXT_FOLDER)
-    )
 
 
 def extractor_folder(model_path: Path, kind: CheckpointKind) -> Path:

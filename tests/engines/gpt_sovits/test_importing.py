@@ -31,11 +31,11 @@ from synthesis.engines.gpt_sovits.model_folder import (
     TensorFile,
     VoiceModelFiles,
     choose_model,
-    list_models,
     open_extractor,
     open_model,
     read_tensors,
 )
+from synthesis.engines.gpt_sovits.models import list_models
 from synthesis.engines.gpt_sovits.weights import CheckpointKind
 from tests.engines.gpt_sovits.checkpoints import AR_FILE, GOLDEN, VITS_FILE, payload_of, save, state_of
 
@@ -158,6 +158,7 @@ def broken(tmp_path: Path, fault: str) -> tuple[Path, Path]:
         "nan": lambda: (AR_FILE, with_tensors(VITS_FILE, vits, {"dec.conv_post.weight": poisoned})),
         "inf": lambda: (AR_FILE, with_tensors(VITS_FILE, vits, {"dec.conv_post.weight": poisoned})),
         "missing key": lambda: (AR_FILE, with_tensors(VITS_FILE, vits, {"flow.flows.2.pre.bias": None})),
+        "missing AR key": lambda: (with_tensors(AR_FILE, ar, {"model.h.layers.1.norm2.bias": None}), VITS_FILE),
         "unknown key": lambda: (AR_FILE, with_tensors(VITS_FILE, vits, {"flow.flows.2.extra": torch.zeros(1)})),
         "misshapen": lambda: (AR_FILE, with_tensors(VITS_FILE, vits, {"enc_p.proj.bias": torch.zeros(3)})),
         "no heads": lambda: (with_tensors(AR_FILE, ar, {}, config={"model": {}}), VITS_FILE),
@@ -191,6 +192,7 @@ def broken(tmp_path: Path, fault: str) -> tuple[Path, Path]:
         ("nan", ModelFileError, r"vits\.pth: the tensor dec\.conv_post\.weight holds values that are not finite"),
         ("inf", ModelFileError, r"dec\.conv_post\.weight holds values that are not finite"),
         ("missing key", ModelFileError, r"vits\.pth: .*flow\.flows\.2\.pre\.bias"),
+        ("missing AR key", ModelFileError, r"ar\.ckpt: .*h\.layers\.1\.norm2\.bias"),
         ("unknown key", ModelFileError, r"flow\.flows\.2\.extra"),
         ("misshapen", ModelFileError, r"enc_p\.proj\.bias"),
         ("no heads", ModelFileError, r"ar\.ckpt: .*'head'"),
