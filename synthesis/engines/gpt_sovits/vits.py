@@ -108,6 +108,14 @@ class _Sizes:
         )
 
 
+class _Table(nn.Module):
+    """Rows to look up. nn.Embedding would do, but its initialisation on the meta device imports dynamo: 1.2 s."""
+
+    def __init__(self, name: str, rows: int, width: int) -> None:
+        super().__init__()
+        self.register_parameter(name, nn.Parameter(torch.empty(rows, width)))
+
+
 class _ChannelNorm(nn.Module):
     """Layer norm over the channels of (1, C, T)."""
 
@@ -240,7 +248,7 @@ class _TextEncoder(nn.Module):
         super().__init__()
         self.ssl_proj = nn.Conv1d(CONTENT_WIDTH, sizes.width, 1)
         self.encoder_ssl = _Encoder(sizes, heads, sizes.speech_layers)
-        self.text_embedding = nn.Embedding(sizes.symbols, sizes.width)
+        self.text_embedding = _Table("weight", sizes.symbols, sizes.width)
         self.encoder_text = _Encoder(sizes, heads, sizes.text_layers)
         self.mrte = _Mrte(sizes)
         self.encoder2 = _Encoder(sizes, heads, sizes.joint_layers)
@@ -248,7 +256,7 @@ class _TextEncoder(nn.Module):
 
     def text(self, phones: Tensor) -> Tensor:
         """phones: (S,) int64. Returns (1, C, S)."""
-        encoded: Tensor = self.encoder_text(self.text_embedding(phones).T[None])
+        encoded: Tensor = self.encoder_text(F.embedding(phones, self.text_embedding.get_parameter("weight")).T[None])
         return encoded
 
     def speech(self, content: Tensor, text: Tensor, style: Tensor) -> Tensor:
@@ -460,12 +468,6 @@ class _StyleEncoder(nn.Module):
         return style
 
 
-class _Codebook(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Parameter(torch.empty(CODEBOOK_SIZE, CONTENT_WIDTH))
-
-
 class Vits(nn.Module):
     """The decoder, ready for inference. Make it with `from_state`; it is safe to share between threads."""
 
@@ -477,9 +479,8 @@ class Vits(nn.Module):
         self.dec = _Generator(sizes, config)
         self.ref_enc = _StyleEncoder(sizes)
         self.ssl_proj = nn.Conv1d(CONTENT_WIDTH, CONTENT_WIDTH, FRAMES_PER_CODE, stride=FRAMES_PER_CODE)
-        self.quantizer = nn.ModuleDict(
-            {"vq": nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict({"_codebook": _Codebook()})])})}
-        )
+        codebook = nn.ModuleDict({"_codebook": _Table("embed", CODEBOOK_SIZE, CONTENT_WIDTH)})
+        self.quantizer = nn.ModuleDict({"vq": nn.ModuleDict({"layers": nn.ModuleList([codebook])})})
         if config.version.has_speaker_vector:
             self.sv_emb = nn.Linear(sizes.speaker, sizes.style)
             self.ge_to512 = nn.Linear(sizes.style, sizes.mrte)
@@ -497,7 +498,8 @@ class Vits(nn.Module):
         """Build the decoder from a checkpoint's tensors (upstream's keys, any float dtype, either weight norm).
 
         `dtype` is that of the generator, which takes nine tenths of the time; the rest stays float32. float32 is the
-        default until bfloat16 has been judged on trained weights: its waves are within 3 % of their maximum.
+        default until bfloat16 has been judged on trained weights: on random ones the RMS error is 1 % of the wave's
+        RMS, at most 3 %.
         Raises CheckpointMismatchError where a key is missing, unknown (not in TRAINING_ONLY) or of another shape.
         """
         state = fold_weight_norm({key: tensor.float() for key, tensor in drop(state, TRAINING_ONLY).items()})
@@ -614,18 +616,6 @@ def stretch(x: Tensor, frames: int, step: float) -> Tensor:
     after = (before + 1).clamp(max=x.shape[2] - 1)
     share = (places - before).to(x)
     return x[:, :, before.to(x.device)].lerp(x[:, :, after.to(x.device)], share)
-
-
-def blend_onto(earlier: Tensor, later: Tensor, overlap: int) -> Tensor:
-    """Go on from `earlier` (1, C, T1) with `later` (1, C, T2), whose first `overlap` frames are earlier's last ones.
-
-    There the later fades in by a sine and the earlier out by a cosine (upstream TextEncoder.forward, WINDOW).
-    Returns (1, C, T1 + T2 - overlap).
-    """
-    fade = torch.sin(torch.arange(2 * overlap, device=later.device) * (math.pi / (2 * overlap)))
-    kept, fading = earlier[:, :, :-overlap], earlier[:, :, -overlap:]
-    blended = fade[:overlap] * later[:, :, :overlap] + fade[overlap:] * fading
-    return torch.cat([kept, blended, later[:, :, overlap:]], dim=2)
 
 
 def draw_noise(channels: int, frames: int, generator: torch.Generator) -> Tensor:

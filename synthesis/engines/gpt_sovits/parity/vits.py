@@ -19,7 +19,7 @@ from synthesis.engines.gpt_sovits.parity.report import (
     recipe_state,
 )
 from synthesis.engines.gpt_sovits.speaker import SpeakerNetwork
-from synthesis.engines.gpt_sovits.vits import Vits, blend_onto
+from synthesis.engines.gpt_sovits.vits import Vits
 from synthesis.engines.gpt_sovits.weights import read_checkpoint
 
 CPU = torch.device("cpu")
@@ -63,10 +63,14 @@ def _streaming_checks(
     text = vits.encode_text(own["text"].flatten())
     first = own["latent1"].shape[2] // 2  # codes
     latent_1 = vits.encode_speech(codes[:first], text, style)
-    # What the second call was given: the last frames, two a code, of which the first overlap the first call's.
+    # The second call renders the last frames only; the first few of them it fades from the first call's last, the later
+    # by a sine, the earlier by a cosine (TextEncoder.forward).
     frames = own["latent2"].shape[2]
+    latent_2 = vits.encode_speech(codes, text, style)[:, :, -frames:].clone()
     overlap = frames - 2 * (len(codes) - first)
-    latent_2 = blend_onto(latent_1, vits.encode_speech(codes, text, style)[:, :, -frames:], overlap)[:, :, -frames:]
+    fade = torch.sin(torch.arange(2 * overlap) * (torch.pi / (2 * overlap)))
+    faded = fade[:overlap] * latent_2[:, :, :overlap] + fade[overlap:] * latent_1[:, :, -overlap:]
+    latent_2 = torch.cat([faded, latent_2[:, :, overlap:]], dim=2)
     for part, latent in (("1", latent_1), ("2", latent_2)):
         yield compare(f"{name}.latent{part}", latent, own[f"latent{part}"])
         mean, _ = vits.statistics(latent)
