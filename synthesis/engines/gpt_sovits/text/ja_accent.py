@@ -72,9 +72,9 @@ def with_open_jtalk_accents(words: Sequence[Word], dictionary_entries: Sequence[
             if before["pos_group1"] == word["pos_group1"] == "数":
                 after = joined[place + 1]["string"] if place + 1 < len(joined) else ""
                 _set_numeral_accent(before, word, after)
-        if word["string"] == "十" and word["chain_flag"] != 1:
-            if place + 1 < len(joined) and joined[place + 1]["pos_group1"] == "数":
-                word["acc"] = 0
+        is_counted_on = place + 1 < len(joined) and joined[place + 1]["pos_group1"] == "数"
+        if word["string"] == "十" and word["chain_flag"] != 1 and is_counted_on:
+            word["acc"] = 0
         moras += word["mora_size"]
     return joined
 

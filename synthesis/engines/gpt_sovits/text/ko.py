@@ -26,13 +26,11 @@ from synthesis.engines.gpt_sovits.text.symbols import SymbolTable
 from synthesis.engines.mapped_text import MappedText, Span
 
 _UNREADABLE = "停"
-_LETTER_NAMES = dict(
-    zip(
-        "abcdefghijklmnopqrstuvwxyz",
-        "에이 비 시 디 이 에프 지 에이치 아이 제이 케이 엘 엠 엔 오 피 큐 아르 에스 티 유 브이 더블유 엑스 와이 제트".split(),
-        strict=True,
-    )
-)
+_LETTER_NAMES = {
+    "a": "에이", "b": "비", "c": "시", "d": "디", "e": "이", "f": "에프", "g": "지", "h": "에이치", "i": "아이",
+    "j": "제이", "k": "케이", "l": "엘", "m": "엠", "n": "엔", "o": "오", "p": "피", "q": "큐", "r": "아르",
+    "s": "에스", "t": "티", "u": "유", "v": "브이", "w": "더블유", "x": "엑스", "y": "와이", "z": "제트",
+}  # fmt: skip
 _LATIN = _LETTER_NAMES | {letter.upper(): name for letter, name in _LETTER_NAMES.items()}
 
 _SYLLABLES = {chr(code): unicodedata.normalize("NFD", chr(code)) for code in range(0xAC00, 0xD7A4)}
@@ -114,7 +112,10 @@ _SPECIAL = _rules(
 )
 _LINKS = _rules(
     *((final + "ᄋ", initial) for final, initial in zip("ᆨᆩᆫᆮᆯᆷᆸᆺᆻᆽᆾᆿᇀᇁ", "ᄀᄁᄂᄃᄅᄆᄇᄉᄊᄌᄎᄏᄐᄑ", strict=True)),  # 13
-    *((final + "ᄋ", "".join(pair)) for final, *pair in "ᆪᆨᄊ ᆬᆫᄌ ᆰᆯᄀ ᆱᆯᄆ ᆲᆯᄇ ᆳᆯᄊ ᆴᆯᄐ ᆵᆯᄑ ᆹᆸᄊ".split()),  # 14
+    *(
+        (final + "ᄋ", linked)
+        for final, linked in zip("ᆪᆬᆰᆱᆲᆳᆴᆵᆹ", ("ᆨᄊ", "ᆫᄌ", "ᆯᄀ", "ᆯᄆ", "ᆯᄇ", "ᆯᄊ", "ᆯᄐ", "ᆯᄑ", "ᆸᄊ"), strict=True)
+    ),  # 14
     ("ᇂᄋ", "ᄋ"),  # 12.4
     ("ᆭᄋ", "ᄂ"),
     ("ᆶᄋ", "ᄅ"),
