@@ -28,13 +28,13 @@ _CEILING = 20.0  # of the clipped ReLU, upstream eres2net/ERes2NetV2.py ReLU
 _NORM_EPSILON = 1e-5  # torch's default of BatchNorm2d
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
 
-# Each batch norm by the convolution it follows.
+# The convolution that each batch norm follows, and whether it has a bias of its own.
 _CONVOLUTION_OF_NORM = (
-    (re.compile(r"\bbn(\d)$"), r"conv\1"),
-    (re.compile(r"\bbns\.(\d+)$"), r"convs.\1"),
-    (re.compile(r"\bshortcut\.1$"), "shortcut.0"),
-    (re.compile(r"\blocal_att\.1$"), "local_att.0"),
-    (re.compile(r"\blocal_att\.4$"), "local_att.3"),
+    (re.compile(r"\bbn(\d)$"), r"conv\1", False),
+    (re.compile(r"\bbns\.(\d+)$"), r"convs.\1", False),
+    (re.compile(r"\bshortcut\.1$"), "shortcut.0", False),
+    (re.compile(r"\blocal_att\.1$"), "local_att.0", True),
+    (re.compile(r"\blocal_att\.4$"), "local_att.3", True),
 )
 
 
@@ -178,17 +178,19 @@ def _shape(state: Mapping[str, Tensor], key: str) -> Sequence[int]:
 def _fold_batch_norms(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Scale and shift each convolution as the batch norm behind it would, in float32.
 
-    Where a convolution or a part of its norm is missing, the rest stays as it is and fails when the state is loaded.
+    Where a part is missing, the others stay as they are and fail when the state is loaded.
     """
     folded = {key: tensor.float() for key, tensor in state.items() if not key.endswith(".num_batches_tracked")}
     for name in [key.removesuffix(".running_var") for key in folded if key.endswith(".running_var")]:
-        convolution = next((pattern.sub(to, name) for pattern, to in _CONVOLUTION_OF_NORM if pattern.search(name)), "")
-        parts = [f"{name}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
-        if f"{convolution}.weight" not in folded or any(part not in folded for part in parts):
-            continue
-        weight, bias, mean, variance = (folded.pop(part) for part in parts)
-        factor = weight * (variance + _NORM_EPSILON).rsqrt()
-        folded[f"{convolution}.weight"] = folded[f"{convolution}.weight"] * factor[:, None, None, None]
-        before = folded.get(f"{convolution}.bias", torch.zeros_like(mean))
-        folded[f"{convolution}.bias"] = (before - mean) * factor + bias
+        for pattern, replacement, has_bias in _CONVOLUTION_OF_NORM:
+            if not pattern.search(name):
+                continue
+            convolution = pattern.sub(replacement, name)
+            parts = [f"{name}.weight", f"{name}.bias", f"{name}.running_mean", f"{name}.running_var"]
+            parts += [f"{convolution}.weight"] + ([f"{convolution}.bias"] if has_bias else [])
+            if folded.keys() >= set(parts):
+                scale, shift, mean, variance, kernel, *bias = (folded.pop(part) for part in parts)
+                scale = scale * (variance + _NORM_EPSILON).rsqrt()
+                folded[f"{convolution}.weight"] = kernel * scale[:, None, None, None]
+                folded[f"{convolution}.bias"] = (bias[0] - mean if bias else -mean) * scale + shift
     return folded

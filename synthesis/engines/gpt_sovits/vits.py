@@ -69,7 +69,7 @@ class _Sizes:
     generator_kernel: int  # of conv_pre and conv_post
 
     @classmethod
-    def read(cls, state: Mapping[str, Tensor]) -> _Sizes:
+    def read(cls, state: Mapping[str, Tensor], config: VitsConfig) -> _Sizes:
         def shape(key: str) -> tuple[int, ...]:
             if key not in state:
                 raise CheckpointMismatchError(model="SoVITS decoder", missing=[key])
@@ -98,7 +98,7 @@ class _Sizes:
             style_bins=style_bins,
             style_width=style_width,
             style_kernel=shape("ref_enc.temporal.0.conv1.conv.weight")[2],
-            speaker=shape("sv_emb.weight")[1] if "sv_emb.weight" in state else 0,
+            speaker=shape("sv_emb.weight")[1] if config.version.has_speaker_vector else 0,
             flow_width=flow_width,
             flow_kernel=flow_kernel,
             flow_layers=count("flow.flows.0.enc.in_layers."),
@@ -504,7 +504,7 @@ class Vits(nn.Module):
         """
         state = fold_weight_norm({key: tensor.float() for key, tensor in drop(state, TRAINING_ONLY).items()})
         with torch.device("meta"):
-            vits = cls(_Sizes.read(state), config)
+            vits = cls(_Sizes.read(state, config), config)
         load_strictly(vits, {key: _laid_out(key, tensor) for key, tensor in state.items()}, model="SoVITS decoder")
         vits.dec.to(dtype)
         return vits.to(device).eval().requires_grad_(False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, takewhile
 from typing import Any
 
@@ -193,8 +193,8 @@ def speaker_cases(golden: GoldenSet) -> Iterator[Case]:
     yield compare(f"{golden.name}.sv_emb", network.embed(tensors["fbank80_16k"])[None], tensors["sv_emb"])
 
 
-def speaker_shapes() -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of the published ERes2NetV2 (width 24, scale 4, expansion 4), for networks made by recipe."""
+def speaker_shapes(planes: int = 64, blocks: Sequence[int] = (3, 4, 6, 3)) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of ERes2NetV2 (width 24, scale 4, expansion 4; defaults as published), for recipes."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def conv(name: str, *weight: int, bias: bool = False) -> None:
@@ -213,13 +213,12 @@ def speaker_shapes() -> dict[str, tuple[int, ...]]:
         conv(f"{name}.local_att.3", channels, channels // 4, 1, 1, bias=True)
         norm(f"{name}.local_att.4", channels)
 
-    conv("conv1", 64, 1, 3, 3)
-    norm("bn1", 64)
-    entering = 64
-    for stage, blocks in enumerate((3, 4, 6, 3)):
-        planes = 64 << stage
-        width, leaving = planes * 24 // 64, planes * 4
-        for i in range(blocks):
+    conv("conv1", planes, 1, 3, 3)
+    norm("bn1", planes)
+    entering = planes
+    for stage, repeats in enumerate(blocks):
+        width, leaving = (planes << stage) * 24 // 64, (planes << stage) * 4
+        for i in range(repeats):
             block = f"layer{stage + 1}.{i}"
             conv(f"{block}.conv1", 4 * width, entering, 1, 1)
             norm(f"{block}.bn1", 4 * width)
@@ -234,9 +233,9 @@ def speaker_shapes() -> dict[str, tuple[int, ...]]:
                 conv(f"{block}.shortcut.0", leaving, entering, 1, 1)
                 norm(f"{block}.shortcut.1", leaving)
             entering = leaving
-    conv("layer3_ds", 2048, 1024, 3, 3)
-    fusion("fuse34", 2048)
-    conv("seg_1", 192, 2 * 20480, bias=True)
+    conv("layer3_ds", entering, entering // 2, 3, 3)
+    fusion("fuse34", entering)
+    conv("seg_1", 192, 2 * 10 * entering, bias=True)
     return shapes
 
 
