@@ -139,3 +139,16 @@ class DecoderFullError(EngineError):
 
     def __init__(self, *, wanted: int, free: int) -> None:
         super().__init__(f"{wanted} rows want to join, {free} places are free.", wanted=wanted, free=free)
+
+
+class DownloadError(EngineError):
+    """A published file could not be fetched, or is not what its host announced."""
+
+    code = "download_failed"
+    retryable = True
+
+
+class NetworkUnavailableError(DownloadError):
+    """The host of a published file cannot be reached at all."""
+
+    code = "network_unavailable"
