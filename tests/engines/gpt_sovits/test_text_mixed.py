@@ -59,6 +59,10 @@ def stretches(text, detector, default=None):
         # Chinese with one word taken for Japanese, and a real change from one to the other
         ("嗯，我知道了，呣。", [("zh", "嗯，我知道了，呣。")]),
         ("我喜欢吃寿司和ラーメン。", [("zh", "我喜欢吃"), ("ja", "寿司和ラーメン。")]),
+        # short words join long ones of the other language, with kana only what is next to it
+        ("是你好的意開催", [("zh", "是你好的"), ("ja", "意開催")]),
+        ("原来是这样はいい", [("ja", "原来是这样はいい")]),
+        ("日语お", [("ja", "日语お")]),
         # what nobody knows goes with what is before it
         ("你好éé", [("zh", "你好éé")]),
         ("Привет", [("zh", "Привет")]),
