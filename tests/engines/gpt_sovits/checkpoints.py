@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from collections.abc import Iterator
@@ -11,7 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
+
+from synthesis.engines.gpt_sovits.bert import BertConfig, TextEncoder, Vocabulary
+from synthesis.engines.gpt_sovits.content import ContentConfig, ContentEncoder
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "open"
 AR_FILE = GOLDEN / "ar_tiny.ckpt"
@@ -76,3 +81,33 @@ def pro_payload(*, plus: bool) -> dict[str, Any]:
         "dec.ups.0.weight_v": torch.zeros(*state["dec.ups.0.weight_v"].shape[:2], kernel, dtype=torch.float16),
     }
     return payload | {"weight": state}
+
+
+def hubert_folder(folder: Path, *, seed: int = 0) -> Path:
+    """HuBERT, small and untrained, as Hugging Face keeps it."""
+    config = json.loads((GOLDEN / "hubert_tiny.json").read_text(encoding="utf-8"))["config"]
+    torch.manual_seed(seed)
+    folder.mkdir(parents=True)
+    state = ContentEncoder(ContentConfig.from_hugging_face(config)).half().state_dict()
+    torch.save(state, folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(json.dumps(config | {"_name_or_path": "/home/somebody"}), encoding="utf-8")
+    (folder / "preprocessor_config.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
+def roberta_folder(folder: Path, *, tokenizer: str) -> Path:
+    """RoBERTa, in both of its formats; `tokenizer` names the vocabulary's file, or none."""
+    config = json.loads((GOLDEN / "bert_tiny.json").read_text(encoding="utf-8"))["config"]
+    tokens = (GOLDEN / "bert_vocab.txt").read_text(encoding="utf-8")
+    folder.mkdir(parents=True)
+    encoder = TextEncoder(BertConfig.from_hugging_face(config), Vocabulary({}, 0, 0, 0, 0))
+    save_file({f"bert.{key}": tensor for key, tensor in encoder.state_dict().items()}, folder / "model.safetensors")
+    torch.save({"not": "read"}, folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    if tokenizer == "vocab.txt":
+        (folder / tokenizer).write_text(tokens, encoding="utf-8")
+    elif tokenizer:
+        vocabulary = {token: index for index, token in reversed(list(enumerate(tokens.split())))}
+        described = {"model": {"vocab": vocabulary}, "normalizer": {"lowercase": True}}
+        (folder / tokenizer).write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
+    return folder

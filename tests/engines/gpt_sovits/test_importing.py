@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from synthesis.engines.errors import EngineError
 from synthesis.engines.gpt_sovits import importing
-from synthesis.engines.gpt_sovits.bert import BertConfig, TextEncoder, Vocabulary
+from synthesis.engines.gpt_sovits.bert import TextEncoder, Vocabulary
 from synthesis.engines.gpt_sovits.config import ModelVersion
-from synthesis.engines.gpt_sovits.content import ContentConfig, ContentEncoder
+from synthesis.engines.gpt_sovits.content import ContentEncoder
 from synthesis.engines.gpt_sovits.errors import (
     HostileCheckpointError,
     IncompatibleModelError,
@@ -37,7 +36,16 @@ from synthesis.engines.gpt_sovits.model_folder import (
 )
 from synthesis.engines.gpt_sovits.models import list_models
 from synthesis.engines.gpt_sovits.weights import CheckpointKind
-from tests.engines.gpt_sovits.checkpoints import AR_FILE, GOLDEN, VITS_FILE, payload_of, save, state_of
+from tests.engines.gpt_sovits.checkpoints import (
+    AR_FILE,
+    GOLDEN,
+    VITS_FILE,
+    hubert_folder,
+    payload_of,
+    roberta_folder,
+    save,
+    state_of,
+)
 
 EMBEDDING = "ar_text_embedding.word_embeddings.weight"
 
@@ -235,34 +243,6 @@ def test_a_hostile_source_leaves_no_folder(tmp_path: Path) -> None:
 
 
 # --- Extractors ------------------------------------------------------------------------------------------------------
-
-
-def hubert_folder(folder: Path, *, seed: int = 0) -> Path:
-    config = json.loads((GOLDEN / "hubert_tiny.json").read_text(encoding="utf-8"))["config"]
-    torch.manual_seed(seed)
-    folder.mkdir(parents=True)
-    state = ContentEncoder(ContentConfig.from_hugging_face(config)).half().state_dict()
-    torch.save(state, folder / "pytorch_model.bin")
-    (folder / "config.json").write_text(json.dumps(config | {"_name_or_path": "/home/somebody"}), encoding="utf-8")
-    (folder / "preprocessor_config.json").write_text("{}", encoding="utf-8")
-    return folder
-
-
-def roberta_folder(folder: Path, *, tokenizer: str) -> Path:
-    config = json.loads((GOLDEN / "bert_tiny.json").read_text(encoding="utf-8"))["config"]
-    tokens = (GOLDEN / "bert_vocab.txt").read_text(encoding="utf-8")
-    folder.mkdir(parents=True)
-    encoder = TextEncoder(BertConfig.from_hugging_face(config), Vocabulary({}, 0, 0, 0, 0))
-    save_file({f"bert.{key}": tensor for key, tensor in encoder.state_dict().items()}, folder / "model.safetensors")
-    torch.save({"not": "read"}, folder / "pytorch_model.bin")
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    if tokenizer == "vocab.txt":
-        (folder / tokenizer).write_text(tokens, encoding="utf-8")
-    elif tokenizer:
-        vocabulary = {token: index for index, token in reversed(list(enumerate(tokens.split())))}
-        described = {"model": {"vocab": vocabulary}, "normalizer": {"lowercase": True}}
-        (folder / tokenizer).write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
-    return folder
 
 
 def test_hugging_face_folders_become_shared_extractors(tmp_path: Path) -> None:
