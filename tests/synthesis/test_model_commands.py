@@ -16,6 +16,7 @@ import pytest
 import torch
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
+from safetensors.torch import load_file
 
 from synthesis.engines.gpt_sovits.config import ModelVersion
 from synthesis.engines.gpt_sovits.model_folder import choose_model, open_extractor, read_tensors
@@ -108,9 +109,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileHost]:
     with serve_files() as running:
         voice = zip(VOICE_FILES[ModelVersion.V2], (AR_FILE, VITS_FILE), strict=True)
         hubert, roberta = hubert_folder(tmp_path / "hub"), roberta_folder(tmp_path / "rob", tokenizer="tokenizer.json")
-        torch.save(
-            {"bert." + key: value for key, value in roberta_state(roberta).items()}, roberta / "pytorch_model.bin"
-        )
+        torch.save(load_file(roberta / "model.safetensors"), roberta / "pytorch_model.bin")
         folders = ((CheckpointKind.CONTENT, hubert), (CheckpointKind.BERT, roberta))
         parts = [(file, folder / file.name) for kind, folder in folders for file in EXTRACTOR_FILES[kind]]
         for file, source in [*voice, *parts]:
