@@ -185,7 +185,7 @@ def _check_content(name: str, checkpoint: Checkpoint) -> None:
         elif checkpoint.kind is CheckpointKind.BERT:
             TextEncoder.from_state(state, checkpoint.config, Vocabulary({}, 0, 0, 0, 0), device=nowhere)
         else:
-            SpeakerNetwork.from_state(state, device=nowhere)
+            SpeakerNetwork.from_state(state, device=torch.device("cpu"))  # it sets its tensors' layout in place
     except ModelFileError as error:
         raise ModelFileError(f"{name}: {error.message}", **error.details) from error
     except (KeyError, TypeError, ValueError, IndexError) as error:

@@ -35,6 +35,8 @@ from synthesis.engines.gpt_sovits.model_folder import (
     read_tensors,
 )
 from synthesis.engines.gpt_sovits.models import list_models
+from synthesis.engines.gpt_sovits.parity.report import recipe_state
+from synthesis.engines.gpt_sovits.parity.vits import speaker_shapes
 from synthesis.engines.gpt_sovits.weights import CheckpointKind
 from tests.engines.gpt_sovits.checkpoints import (
     AR_FILE,
@@ -290,6 +292,17 @@ def test_a_roberta_needs_a_vocabulary_of_its_own_size(tmp_path: Path) -> None:
     with pytest.raises(IncompatibleModelError, match=r"vocab\.txt has 53 tokens, model\.safetensors 54"):
         import_sources([short], model_path=tmp_path / "models", name=None)
     assert visible_and_hidden(tmp_path / "models") == []
+
+
+def test_a_speaker_network_becomes_an_extractor(tmp_path: Path) -> None:
+    state = recipe_state(speaker_shapes(planes=8, blocks=(1, 1, 1, 1)), seed=3)
+    torch.save(state, tmp_path / "sv.ckpt")
+    import_sources([tmp_path / "sv.ckpt"], model_path=tmp_path / "models", name=None)
+    files = open_extractor(tmp_path / "models", CheckpointKind.SPEAKER)
+    found = read_tensors(files.model)
+    assert (files.vocabulary, files.config) == (None, {})
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], state[key]) for key in state)
 
 
 def test_an_extractor_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
