@@ -28,7 +28,7 @@ from synthesis.engines.gpt_sovits.errors import (
     InvalidSemanticRowError,
     SegmentTooLongError,
 )
-from synthesis.engines.gpt_sovits.sampling import Sampler, SamplingOptions, draw
+from synthesis.engines.gpt_sovits.sampling import Sampler, SamplingOptions, draw, draw_noise
 
 EARLY_STOP_CODES = 2700  # upstream TTS.py: early_stop_num = hz * max_sec = 50 * 54
 MAX_STEPS = 1500  # upstream's decoding loop ends here whatever early_stop_num says
@@ -476,13 +476,7 @@ class DecodeBatch:
         self._sampler = None
 
     def _draw_own_noise(self, noise: Tensor) -> None:
-        for live, row in zip(self._live, noise, strict=True):
-            if live.row.generator.device == noise.device:
-                row.exponential_(generator=live.row.generator)
-            else:
-                row.copy_(
-                    torch.empty_like(row, device=live.row.generator.device).exponential_(generator=live.row.generator)
-                )
+        draw_noise(noise, [live.row.generator for live in self._live])
 
     def _check(self, row: SemanticRow) -> None:
         config = self.decoder.config
