@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -265,8 +266,8 @@ def test_a_stream_is_as_long_as_the_whole_and_close_to_it(
     streamed = torch.cat(stream(vits, codes, pushes, style, speed=speed))
     assert streamed.shape == whole.shape
     assert streamed.isfinite().all()
-    # Not equal, for the encoder knew fewer codes when it spoke. One code left out, other codes or another seed correlate
-    # by 0.66 to 0.80 here (random weights let the style decide much), the stream by 0.94 to 0.97.
+    # Not equal, for the encoder knew fewer codes when it spoke. One code left out, other codes or another seed
+    # correlate by 0.66 to 0.80 (with random weights the style decides much), the stream by 0.94 to 0.97.
     assert torch.corrcoef(torch.stack([streamed, whole]))[0, 1] > 0.9
 
 
@@ -286,17 +287,35 @@ def test_a_stream_without_codes_is_silent(vits: Vits, style: Tensor) -> None:
 
 
 def test_a_push_costs_the_same_late_as_early(vits: Vits, style: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    widths: list[int] = []
-    original = vits.dec.forward
+    widths: dict[str, list[int]] = {"flow": [], "dec": []}
 
-    def measured(z: Tensor, style: Tensor) -> Tensor:
-        widths.append(z.shape[2])
-        return original(z, style)
+    def measure(name: str, original: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        def measured(x: Tensor, style: Tensor) -> Tensor:
+            widths[name].append(x.shape[2])
+            return original(x, style)
 
-    monkeypatch.setattr(vits.dec, "forward", measured)
+        return measured
+
+    monkeypatch.setattr(vits.flow, "inverse", measure("flow", vits.flow.inverse))
+    monkeypatch.setattr(vits.dec, "forward", measure("dec", vits.dec.forward))
     stream(vits, random_codes(96), (16,) * 6, style)
-    assert len(widths) == 6
-    assert max(widths) <= 2 * 16 + HELD_FRAMES + vits.dec.reach_frames
+    fresh = 2 * 16 + HELD_FRAMES
+    assert widths["dec"][3:] == [fresh + vits.dec.reach_frames] * 3
+    assert widths["flow"][3:] == [fresh + vits.dec.reach_frames + vits.flow.reach_frames] * 3
+
+
+def test_frames_beyond_the_reach_change_nothing(vits: Vits, style: Tensor) -> None:
+    """What lets a stream render a window, and why not a much smaller one."""
+    x = torch.randn(1, 32, 2 * 40, generator=seeded(4))
+    for whole, rate, reach in (
+        (vits.flow.inverse, 1, vits.flow.reach_frames),
+        (vits.dec, vits.samples_per_frame, vits.dec.reach_frames),
+    ):
+        wanted = whole(x, style)[:, :, 40 * rate :]
+        rendered = whole(x[:, :, 40 - reach :], style)[:, :, reach * rate :]
+        torch.testing.assert_close(rendered, wanted, rtol=0, atol=5e-5)
+        near = reach // 4
+        assert (whole(x[:, :, 40 - near :], style)[:, :, near * rate :] - wanted).abs().max() > 1e-4
 
 
 def test_streams_do_not_hear_each_other(vits: Vits, style: Tensor) -> None:
