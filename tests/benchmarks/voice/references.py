@@ -116,6 +116,7 @@ def unpack(package: str) -> Path:
         downloads.mkdir(parents=True, exist_ok=True)
         subprocess.run(["apt-get", "download", "-q", package], cwd=downloads, check=True, capture_output=True)
         (archive,) = downloads.glob(f"{package}_*.deb")
+        folder.parent.mkdir(parents=True, exist_ok=True)
         partial = folder.with_suffix(".partial")
         subprocess.run(["dpkg-deb", "-x", str(archive), str(partial)], check=True)
         partial.rename(folder)
