@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 
 from synthesis.engines.gpt_sovits.text.symbols import PUNCTUATION
@@ -21,6 +21,7 @@ _PLACES = ((1000, "千"), (100, "百"), (10, "十"))
 
 _IGNORED = re.compile(r"[ —《》【】<>{}()（）#&@“”^_|\\]")
 _SENTENCE_END = re.compile(r"[：、，；。？！,;?!][”’]?|\n+")
+_LINE_ENDS = re.compile(r"\n+")
 _HAN = "\u4e00-\u9fa5"  # what upstream keeps; later additions to Unicode have no place in its tables
 
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]+)?)"
@@ -50,6 +51,7 @@ _UNIT_NAMES = {
     "s": "秒",
 }
 _UNITS = "|".join(_UNIT_NAMES)
+_DRY = re.compile("乾(?![隆坤卦元陵清])")  # gan; before these it is qian, and not simplified
 _DEGREES = "°C|℃|度|摄氏度"
 
 # Measure words before which a number is read as an amount (一百, 两) and not digit by digit.
@@ -67,7 +69,7 @@ _MEASURE_LETTERS = "".join(
 )
 _MEASURE = (
     rf"(?:[{_MEASURE_LETTERS}]|小时|公分|[千毫微]克|[千分厘毫微]米|美元"
-    r"|(?:亿|千万|百万|万|千|百)[元吨块]|十?吨)"
+    r"|(?:亿|千万|百万|万|千|百)[元吨块]?|十?吨)"
 )
 
 _GREEK_NAMES = {
@@ -96,16 +98,18 @@ _REPEATED_MARKS = re.compile(r"([!?…,.-])[!?…,.-]+")
 
 def normalise_mandarin(text: MappedText) -> MappedText:
     """Only Han characters and `! ? … , . -`, no two marks in a row; empty if nothing of `text` can be said."""
-    spoken = MappedText.join(_marks(sentence, _MANDARIN_MARKS) for sentence in _sentences(text))
+    pieces = _sentences(text, simplified_characters())
+    spoken = MappedText.join(_marks(sentence, _MANDARIN_MARKS) for sentence in pieces)
     return spoken.substitute(_REPEATED_MARKS, r"\1")
 
 
 def normalise_cantonese(text: MappedText) -> MappedText:
     """As `normalise_mandarin`, but marks may follow one another and `~` is a dash: upstream's text/cantonese.py."""
-    return MappedText.join(_marks(sentence, _CANTONESE_MARKS) for sentence in _sentences(text))
+    simplified = {old: new for old, new in simplified_characters().items() if old != "麼"}  # 么 is another word there
+    return MappedText.join(_marks(sentence, _CANTONESE_MARKS) for sentence in _sentences(text, simplified))
 
 
-def _sentences(text: MappedText) -> list[MappedText]:
+def _sentences(text: MappedText, simplified: Mapping[str, str]) -> list[MappedText]:
     """The text in pieces that end at a mark: no rule below reaches over one."""
     text = text.substitute(_IGNORED, "")
     pieces = []
@@ -114,15 +118,15 @@ def _sentences(text: MappedText) -> list[MappedText]:
         pieces.append(text.slice(start, match.end()))
         start = match.end()
     pieces.append(text.slice(start, len(text.text)))
-    return [_spell_out(piece.substitute(re.compile(r"\n"), "")) for piece in pieces if piece.text]
+    return [_spell_out(piece.substitute(_LINE_ENDS, ""), simplified) for piece in pieces if piece.text]
 
 
 def _marks(sentence: MappedText, table: dict[str, str]) -> MappedText:
     return sentence.substitute(_THREE_DOTS, "…").translate(table).substitute(_UNSPOKEN, "")
 
 
-def _spell_out(sentence: MappedText) -> MappedText:
-    sentence = sentence.translate(simplified_characters()).translate(_ascii_characters())
+def _spell_out(sentence: MappedText, simplified: Mapping[str, str]) -> MappedText:
+    sentence = sentence.substitute(_DRY, "干").translate(simplified).translate(_ascii_characters())
     for pattern, replacement in _RULES:
         while True:
             rewritten = sentence.substitute(pattern, replacement)
@@ -138,7 +142,8 @@ def _spell_out(sentence: MappedText) -> MappedText:
 def simplified_characters() -> dict[str, str]:
     """Traditional -> simplified, character by character, from OpenCC's table.
 
-    A character whose simplified form lies outside the Han block that can be read keeps its traditional form.
+    A character whose simplified form lies outside the Han block that can be read keeps its traditional form, and so
+    does 乾, which is two words: `_DRY`.
     """
     converter = importlib.import_module("opencc").OpenCC("t2s")
     letters = [chr(code) for first, last in ((0x3400, 0x9FFF), (0xF900, 0xFAFF)) for code in range(first, last + 1)]
@@ -146,7 +151,7 @@ def simplified_characters() -> dict[str, str]:
     return {
         old: new
         for old, new in zip(letters, simplified, strict=True)
-        if old != new and len(new) == 1 and re.fullmatch(f"[{_HAN}]", new)
+        if old not in (new, "乾") and len(new) == 1 and re.fullmatch(f"[{_HAN}]", new)
     }
 
 
@@ -182,8 +187,11 @@ def read_amount(digits: str) -> str:
 
 
 def _below_100_million(digits: str) -> str:
+    """Leading zeros of `digits` are said, once."""
     upper, lower = digits[:-4], digits[-4:]
-    return (_below_10_thousand(upper) + "万" if upper else "") + _below_10_thousand(lower)
+    if not upper.strip("0"):
+        return _below_10_thousand(digits)
+    return f"{_below_10_thousand(upper)}万{_below_10_thousand(lower)}"
 
 
 def _below_10_thousand(digits: str) -> str:

@@ -159,7 +159,7 @@ def _neutralise(word: Word, tones: Tones) -> None:
     text, kind = word.text, word.kind
     if kind[:1] in set("nva") and text not in FULL_TONE_WORDS:  # 奶奶, 试试, 旺旺
         for index in range(1, len(text)):
-            if text[index] == text[index - 1]:
+            if text[index] == text[index - 1] != "幺":  # a one in a row of digits
                 tones[index] = NEUTRAL
     counted = text.find("个")
     if text[-1] in _FINAL_PARTICLES or _ends_in_weak_syllable(word):

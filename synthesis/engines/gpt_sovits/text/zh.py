@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from synthesis.engines.errors import UnspeakableTextError
+from synthesis.engines.gpt_sovits.errors import ModelFileError
 from synthesis.engines.gpt_sovits.text.neutral_tones import COLOURED_ER_WORDS, SEPARATE_ER_WORDS
 from synthesis.engines.gpt_sovits.text.normalise_zh import normalise_mandarin
 from synthesis.engines.gpt_sovits.text.phones import Phones
@@ -34,15 +35,22 @@ class Corrections:
 
     @classmethod
     def load(cls, folder: Path) -> Corrections:
-        """Upstream's `polyphonic.rep` and `polyphonic-fix.rep` (later lines win), as far as they lie in `folder`."""
+        """Upstream's `polyphonic.rep` and `polyphonic-fix.rep` (later lines win), as far as they lie in `folder`.
+
+        Raises ModelFileError if one is no text.
+        """
         readings: dict[str, Sequence[str]] = {}
         for name in ("polyphonic.rep", "polyphonic-fix.rep"):
             path = folder / name
             if path.is_file():
-                for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    lines = path.read_text(encoding="utf-8").splitlines()
+                except UnicodeDecodeError as error:
+                    raise ModelFileError("The list of readings is not UTF-8 text.", file=name) from error
+                for line in lines:
                     word, _, pinyin = line.partition(":")
                     syllables = re.findall(r"'([a-zü:]+[1-5])'", pinyin)
-                    if syllables and len(syllables) == len(word.strip()):
+                    if word.strip() and len(syllables) == len(word.strip()):
                         readings[word.strip()] = syllables
         return cls(readings)
 
@@ -56,11 +64,24 @@ class Corrections:
         ]
 
 
+# Where pypinyin's phrases give the rarer of two readings, or take 子 for a suffix.
+_OWN_READINGS = {
+    "朝鲜": ("chao2", "xian3"),
+    "圈养": ("juan4", "yang3"),
+    "分子": ("fen1", "zi3"),
+    "原子": ("yuan2", "zi3"),
+    "电子": ("dian4", "zi3"),
+    "男子": ("nan2", "zi3"),
+    "瓜子": ("gua1", "zi3"),
+    "莲子": ("lian2", "zi3"),
+}
+
+
 class DictionaryCorrections(Corrections):
     """What stands in for upstream's files: pypinyin's own phrases."""
 
     def apply(self, word: str, pinyin: Sequence[str]) -> Sequence[str]:
-        return read_word(word) if len(word) > 1 and word in _phrases() else pinyin
+        return read_word(word) if word in _OWN_READINGS or (len(word) > 1 and word in _phrases()) else pinyin
 
 
 def read_chinese(
@@ -102,7 +123,7 @@ def read_chinese(
 
 def read_word(word: str) -> list[str]:
     """One pinyin a character by pypinyin, as `zhong1`; "" where it has none (punctuation)."""
-    return list(_read_word(word))
+    return list(_OWN_READINGS.get(word) or _read_word(word))
 
 
 @lru_cache(maxsize=8192)
