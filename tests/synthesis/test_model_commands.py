@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -22,6 +23,8 @@ from synthesis.engines.gpt_sovits.config import ModelVersion
 from synthesis.engines.gpt_sovits.model_folder import choose_model, open_extractor, read_tensors
 from synthesis.engines.gpt_sovits.models import list_models
 from synthesis.engines.gpt_sovits.published import EXTRACTOR_FILES, HUGGING_FACE, TEXT_FILES, VOICE_FILES
+from synthesis.engines.gpt_sovits.text.language_detector import _small_model as small_language_model
+from synthesis.engines.gpt_sovits.text.reading import TextData
 from synthesis.engines.gpt_sovits.weights import CheckpointKind
 from synthesis.management.commands import fetch_models
 from tests.engines.gpt_sovits.checkpoints import AR_FILE, VITS_FILE, hubert_folder, retag, roberta_folder, save
@@ -172,27 +175,38 @@ def test_text_data_comes_to_where_the_fronts_look(
 ) -> None:
     here = [dataclasses.replace(file, host=HUGGING_FACE, digest="") for file in TEXT_FILES]
     monkeypatch.setattr(fetch_models, "TEXT_FILES", here)
+    tagger = "averaged_perceptron_tagger_eng"
+    contents = {
+        "engdict-hot.rep": b"cantoria K AE0 N T AO1 R IY0 AH0\n",
+        "namedict_cache.pickle": pickle.dumps({"zo\u00eb": [["Z", "OW1", "IY0"]]}),
+        "polyphonic.rep": "一行: ['yi1', 'hang2']\n".encode(),
+        "lid.176.bin": small_language_model().read_bytes(),
+        f"{tagger}.zip": zipped(
+            {f"{tagger}/{tagger}.{part}.json": content for part, content in (("weights", {}), ("tagdict", {"a": "DT"}))}
+            | {f"{tagger}/{tagger}.classes.json": ["DT"]}
+        ),
+        "G2PWModel.zip": zipped({"G2PWModel/POLYPHONIC_CHARS.txt": "x", "G2PWModel/config.py": "import os"}),
+    }
     for file in here:
-        content = io.BytesIO(file.name.encode())
-        if file.suffixes:
-            with zipfile.ZipFile(content, "w") as archive:
-                archive.writestr(f"folder/data{file.suffixes[0]}", json.dumps(file.name))
-        host.add(file.path, content.getvalue())
+        host.add(file.path, contents.get(file.name, b""))
     run("fetch_models", "--version", "v2", "--text-data", "--mirror", host.url)
-    found = sorted(
-        str(path.relative_to(model_path / "text")) for path in (model_path / "text").rglob("*") if path.is_file()
-    )
-    assert found == [
-        "en/cmudict-fast.rep",
-        "en/cmudict.rep",
-        "en/engdict-hot.rep",
-        "g2pw/data.onnx",
-        "g2pw/polyphonic-fix.rep",
-        "g2pw/polyphonic.rep",
-        "ja/userdict.csv",
-        "lid.176.bin",
-        "nltk/taggers/averaged_perceptron_tagger_eng/data.json",
-    ]
-    assert (model_path / "text" / "lid.176.bin").read_bytes() == b"lid.176.bin"
+    data = TextData.load(model_path / "text")
+    assert data.lexicon is not None
+    assert data.lexicon.words["cantoria"] == "K AE0 N T AO1 R IY0 AH0"
+    assert data.lexicon.names == {"zo\u00eb": "Z OW1 IY0"}
+    assert data.tagger is not None
+    assert data.tagger(["a"]) == ["DT"]
+    assert data.corrections is not None
+    assert data.corrections.readings == {"一行": ["yi1", "hang2"]}
+    assert [path.name for path in (model_path / "text" / "g2pw").iterdir()] == ["POLYPHONIC_CHARS.txt"]
+    assert {file.target for file in here} == {path.name for path in (model_path / "text").iterdir()}
     assert "Everything is there" in run("fetch_models", "--version", "v2", "--text-data", "--mirror", host.url)
     assert sorted(entry.name for entry in model_path.iterdir()) == ["extractors", "text", "v2"]
+
+
+def zipped(entries: dict[str, object]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, entry in entries.items():
+            archive.writestr(name, json.dumps(entry))
+    return content.getvalue()

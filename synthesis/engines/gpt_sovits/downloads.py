@@ -185,6 +185,7 @@ def _continue(url: str, part: Path, size: int | None, on_progress: OnProgress) -
     done = part.stat().st_size if part.exists() else 0
     if size is not None and done >= size:
         if done == size:
+            part.touch()  # for the empty file
             return True
         part.unlink()
         done = 0

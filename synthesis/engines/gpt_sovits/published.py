@@ -43,8 +43,8 @@ def _model(path: str, megabytes: float) -> PublishedFile:
     return PublishedFile(HUGGING_FACE, f"{_MODELS}/{path}", megabytes, target=path)
 
 
-def _upstream_text(path: str, megabytes: float, target: str, blob: str) -> PublishedFile:
-    return PublishedFile(GITHUB, f"{_UPSTREAM_TEXT}/{path}", megabytes, target, digest=f"git:{blob}")
+def _upstream_text(path: str, megabytes: float, blob: str) -> PublishedFile:
+    return PublishedFile(GITHUB, f"{_UPSTREAM_TEXT}/{path}", megabytes, path.rsplit("/", 1)[-1], digest=f"git:{blob}")
 
 
 _V1_SEMANTIC = _model("s1bert25hz-2kh-longer-epoch=68e-step=50232.ckpt", 155)
@@ -75,26 +75,25 @@ EXTRACTOR_FILES = MappingProxyType(
     }
 )
 
-# Optional: each makes one text front end equal to upstream's where this project carries nothing as good.
+# Optional: each brings one text front end closer to upstream's. Targets are the names that
+# `text.reading.TextData.load` looks for.
 TEXT_FILES = (
     PublishedFile(  # the network that tells Chinese polyphones by their sentence
         HUGGING_FACE, f"{_ARCHIVES}/G2PWModel.zip", 560, "g2pw", suffixes=(".onnx", ".txt", ".json")
     ),
-    _upstream_text("g2pw/polyphonic.rep", 0.01, "g2pw/polyphonic.rep", "cb4ef9790b87631d3d39af48b1500341e6a052cf"),
-    _upstream_text(
-        "g2pw/polyphonic-fix.rep", 1.7, "g2pw/polyphonic-fix.rep", "51ebc1452bd0d5968cd65310e91c6b2cc84270c4"
-    ),
-    _upstream_text("cmudict.rep", 3.7, "en/cmudict.rep", "eb4ee9e4c837e23580593929ae04abb37c100e39"),
-    _upstream_text("cmudict-fast.rep", 3.6, "en/cmudict-fast.rep", "ec1564a87ea73e92c254c7883b410bcc5fca6e26"),
-    _upstream_text("engdict-hot.rep", 0.01, "en/engdict-hot.rep", "b926830366cad682405ff6c91f05f89792376951"),
-    PublishedFile(  # NLTK's own folder layout
+    _upstream_text("g2pw/polyphonic.rep", 0.01, "cb4ef9790b87631d3d39af48b1500341e6a052cf"),
+    _upstream_text("g2pw/polyphonic-fix.rep", 1.7, "51ebc1452bd0d5968cd65310e91c6b2cc84270c4"),
+    _upstream_text("cmudict.rep", 3.7, "eb4ee9e4c837e23580593929ae04abb37c100e39"),
+    _upstream_text("cmudict-fast.rep", 3.6, "ec1564a87ea73e92c254c7883b410bcc5fca6e26"),
+    _upstream_text("engdict-hot.rep", 0.01, "b926830366cad682405ff6c91f05f89792376951"),
+    _upstream_text("namedict_cache.pickle", 0.8, "a9a9dc3986ad88d93685c63643248e6234d5c011"),  # read as plain values
+    PublishedFile(
         GITHUB,
         f"{_NLTK}/taggers/averaged_perceptron_tagger_eng.zip",
         1.5,
-        "nltk/taggers/averaged_perceptron_tagger_eng",
+        "averaged_perceptron_tagger_eng",
         suffixes=(".json",),
     ),
-    _upstream_text("ja_userdic/userdict.csv", 2, "ja/userdict.csv", "2be580b461185ce18c9000d9ec6c8032623e17fd"),
     PublishedFile(FASTTEXT, "fasttext/supervised-models/lid.176.bin", 126, "lid.176.bin"),
 )
 
