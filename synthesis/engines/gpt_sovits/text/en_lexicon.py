@@ -33,11 +33,11 @@ _NAMES = "namedict_cache.pickle"
 _SPELLED_OUT = frozenset({"ae", "ai", "ar", "ios", "hud", "os"})  # the dictionary has other words in mind
 _LETTER_A = "EY1"  # as a letter; the dictionary has the article
 _SHORTEST_GUESSED = 4  # letters; what is shorter and unknown is spelled
-_LONGEST_GUESSED = 60  # letters; longer strings are no words, and splitting them is slow
+_LONGEST_GUESSED = 45  # letters; longer strings are no words, and looking for words in them is slow
+_GUESSED_AT_ONCE = 20  # letters of such a string; the network has no more phones than that for one word
 _POSSESSIVE = re.compile(r"([a-z]+)'s\Z")
 _VOICELESS = frozenset({"P", "T", "K", "F", "TH", "HH"})
 _HISSING = frozenset({"S", "Z", "SH", "ZH", "CH", "JH"})
-_PHONE = re.compile(r"[A-Z]+[0-2]?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ class Homograph:
 class EnglishLexicon:
     """Holds no state of a text; its parts are loaded at first use and may be shared by threads."""
 
-    words: Mapping[str, Pronunciation]
-    names: Mapping[str, Pronunciation]  # only for words written with a capital
+    words: Mapping[str, str]  # phones with blanks between, which is half the memory of tuples
+    names: Mapping[str, str]  # only for words written with a capital
     homographs: Mapping[str, Homograph]
     _loading: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -68,9 +68,9 @@ class EnglishLexicon:
 
         Raises ModelFileError for a file there that cannot be read, ModuleNotFoundError if no dictionary is installed.
         """
-        words: dict[str, Pronunciation] = {}
-        names: dict[str, Pronunciation] = {}
-        overrides: dict[str, Pronunciation] = {}
+        words: dict[str, str] = {}
+        names: dict[str, str] = {}
+        overrides: dict[str, str] = {}
         if folder is not None:
             for path in (folder / name for name in _MAIN_DICTIONARIES):
                 if path.is_file():
@@ -94,7 +94,7 @@ class EnglishLexicon:
         """Phones of one word, with at least one Latin letter in it."""
         word = written.lower()
         if len(word) == 1:
-            return (_LETTER_A,) if written == "A" else self.words[word]
+            return (_LETTER_A,) if written == "A" else tuple(self.words[word].split())
         if word in self.homographs:
             return self.homographs[word].read(tag)
         return tuple(self._look_up(written))
@@ -102,17 +102,17 @@ class EnglishLexicon:
     def _look_up(self, written: str) -> Iterator[str]:
         word = written.lower()
         if len(word) > 1 and word in self.words:
-            yield from self.words[word]
+            yield from self.words[word].split()
         elif written.istitle() and word in self.names:
-            yield from self.names[word]
+            yield from self.names[word].split()
         elif len(word) < _SHORTEST_GUESSED:
             for letter in word:
-                yield from (_LETTER_A,) if letter == "a" else self.words.get(letter, (letter,))
+                yield from [_LETTER_A] if letter == "a" else self.words.get(letter, letter).split()
         elif match := _POSSESSIVE.match(word):
             yield from _with_possessive(tuple(self._look_up(match[1])))
         elif len(word) > _LONGEST_GUESSED:
-            for start in range(0, len(word), _LONGEST_GUESSED):
-                yield from self._look_up(word[start : start + _LONGEST_GUESSED])
+            for start in range(0, len(word), _GUESSED_AT_ONCE):
+                yield from self._network.pronounce(word[start : start + _GUESSED_AT_ONCE])
         else:
             parts = self._segmenter.segment(word)
             if len(parts) == 1:
@@ -182,18 +182,18 @@ def _needed_file(package: str, path: str) -> Path:
     return found
 
 
-def _add_missing(words: dict[str, Pronunciation], path: Path) -> None:
+def _add_missing(words: dict[str, str], path: Path) -> None:
     for word, phones in _entries(path):
         words.setdefault(word, phones)
 
 
-def _entries(path: Path) -> Iterator[tuple[str, Pronunciation]]:
-    """CMUdict's lines: a word, a blank, phones; later readings of a word are numbered, `word(2)`, and skipped."""
+def _entries(path: Path) -> Iterator[tuple[str, str]]:
+    """CMUdict's lines: a word, blanks, phones; later readings of a word are numbered, `word(2)`, and left out."""
     # Old editions are Latin-1, new ones UTF-8; only the odd accented word differs.
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        word, *phones = line.split("#", 1)[0].split() or [""]
-        if phones and not line.startswith(";;;") and all(map(_PHONE.match, phones)):
-            yield word.lower(), tuple(phones)
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        word, _, phones = line.partition(" ")
+        if phones and not word.endswith(")") and not word.startswith(";"):
+            yield word.lower(), phones.partition("#")[0].strip()
 
 
 def _read_homographs() -> dict[str, Homograph]:
@@ -217,13 +217,10 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module_name}.{global_name} is not plain data")
 
 
-def _read_names(path: Path) -> dict[str, Pronunciation]:
-    """Upstream's dictionary of names: a pickled dict from word to a list of readings."""
+def _read_names(path: Path) -> dict[str, str]:
+    """Upstream's dictionary of names: a pickled dict from word to a list of readings, each a list of phones."""
     try:
         readings = _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
-        names = {str(word): tuple(map(str, found[0])) for word, found in readings.items()}
-        if not all(_PHONE.match(phone) for phones in names.values() for phone in phones):
-            raise ValueError("not phones")
+        return {str(word): " ".join(found[0]) for word, found in readings.items()}
     except Exception as error:  # a damaged pickle raises nearly anything
         raise ModelFileError("The dictionary of names cannot be read.", path=path.name) from error
-    return names

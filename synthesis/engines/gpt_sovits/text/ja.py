@@ -73,7 +73,7 @@ def _read_run(text: MappedText) -> list[tuple[str, Span]]:
     open_jtalk = _load_open_jtalk()
     with _lock:
         words = open_jtalk.run_frontend(text.text, predict_nani=False)  # its network needs onnxruntime
-        words = with_open_jtalk_accents(words, open_jtalk.run_mecab(text.text))
+        words = with_open_jtalk_accents(map(_as_models_read, words), open_jtalk.run_mecab(text.text))
         labels = open_jtalk.make_label(words)
         parts = open_jtalk.make_phoneme_mapping(words)
     phones = _phones_with_marks(labels)
@@ -87,9 +87,16 @@ def _read_run(text: MappedText) -> list[tuple[str, Span]]:
     return list(zip(phones, spans, strict=True))
 
 
+def _as_models_read(word: Word) -> Word:
+    """日本 alone is nippon in the dictionary whose readings the models learned, whatever voices said."""
+    if word["string"] == "日本" and word["pron"] == "ニホン":
+        return word | {"read": "ニッポン", "pron": "ニッポン", "mora_size": 4, "acc": 3}
+    return word
+
+
 def _phones_with_marks(labels: list[str]) -> list[str]:
     phones: list[str] = []
-    for label, following in zip(labels, [*labels[1:], ""], strict=True):
+    for label, following in zip(labels, [*labels[1:], ""], strict=False):
         match = _PHONE.search(label)
         phone = match[1] if match else "sil"
         if phone == "sil":

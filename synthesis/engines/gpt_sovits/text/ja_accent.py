@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 Word = dict[
@@ -21,7 +21,9 @@ Word = dict[
 _ACCENT_AND_MORAS = re.compile(r"(\d+)/(\d+)\Z")
 _STANDING_ALONE = frozenset({"副詞", "接続詞", "連体詞"})
 _ATTACHED = frozenset({"助動詞", "助詞"})
-_UNITS = frozenset("一二三四五六七八九")
+_DIGITS = frozenset("一二三四五六七八九")
+_POWERS = frozenset("十百千万億兆")
+_KATAKANA = re.compile("[ァ-ヶー]+\\Z")
 
 # (part of speech, dictionary form) -> how it joins the accent of what stands before it
 JOINING = {
@@ -48,32 +50,32 @@ JOINING = {
     ("動詞", "れる"): "動詞%F3@1",
 }
 _MASHO = "動詞%F4@2/助詞%F2@2"  # the fall of ましょう lies one mora later than that of ます
-_COUNTER = "C3"  # the NAIST dictionary has one type for all counters
+_COUNTER = "C3"  # the NAIST dictionary has one type for all counters but foreign units
 
 
-def with_open_jtalk_accents(words: Sequence[Word], dictionary_entries: Sequence[str]) -> list[Word]:
+def with_open_jtalk_accents(words: Iterable[Word], dictionary_entries: Sequence[str]) -> list[Word]:
     """Copies of `words` with `chain_flag` (1: belongs to the phrase before) and `acc` (of a phrase's first word: the
     mora after which the pitch falls, 0 for none) set anew.
 
     `dictionary_entries` are the comma-separated morphemes of the same text, which still have each word's own accent.
     """
+    words = list(words)
     own = _own_accents(words, dictionary_entries)
     joined = [dict(word) | {"acc": accent} for word, accent in zip(words, own, strict=True)]
     head: Word = {}
     moras = 0  # of the phrase so far
     for place, word in enumerate(joined):
         before = joined[place - 1] if place else None
+        after = joined[place + 1] if place + 1 < len(joined) else None
         if before is not None:
-            word["chain_flag"] = 1 if _continues_phrase(before, word) else 0
+            word["chain_flag"] = 1 if _continues_phrase(before, word, after) else 0
         if before is None or word["chain_flag"] != 1:
             head, moras = word, 0
         else:
             head["acc"] = _combined(head["acc"], moras, word, own[place], before)
             if before["pos_group1"] == word["pos_group1"] == "数":
-                after = joined[place + 1]["string"] if place + 1 < len(joined) else ""
-                _set_numeral_accent(before, word, after)
-        is_counted_on = place + 1 < len(joined) and joined[place + 1]["pos_group1"] == "数"
-        if word["string"] == "十" and word["chain_flag"] != 1 and is_counted_on:
+                _set_numeral_accent(before, word, after["string"] if after else "")
+        if word["string"] == "十" and word["chain_flag"] != 1 and after is not None and after["pos_group1"] == "数":
             word["acc"] = 0
         moras += word["mora_size"]
     return joined
@@ -93,12 +95,17 @@ def _own_accents(words: Sequence[Word], entries: Sequence[str]) -> list[int]:
     return accents
 
 
-def _continues_phrase(before: Word, word: Word) -> bool:
+def _continues_phrase(before: Word, word: Word, after: Word | None) -> bool:
     """Later rules overrule earlier ones, as in Open JTalk."""
     pos, group = word["pos"], word["pos_group1"]
     pos_before, group_before = before["pos"], before["pos_group1"]
-    if group == group_before == "数":
-        return bool(word["chain_flag"] == 1)
+    if group == "数":
+        if word["string"] in _POWERS and before["string"] in _DIGITS:
+            return True
+        if (word["string"] in _DIGITS and before["string"] in _POWERS) or (after is not None and _is_counter(after)):
+            return False
+        if group_before == "数":
+            return bool(word["chain_flag"] == 1)
     continues = True
     if pos == "名詞" and (pos_before in ("形容詞", "動詞") or group_before == "形容動詞語幹"):
         continues = False
@@ -128,10 +135,14 @@ def _continues_phrase(before: Word, word: Word) -> bool:
     return continues or group == "接尾"
 
 
+def _is_counter(word: Word) -> bool:
+    return bool(word["pos_group1"] == "接尾" and word["pos_group2"] == "助数詞")
+
+
 def _joining_rule(word: Word) -> str:
     if word["pos"] == "助動詞" and word["orig"] == "ます" and word["string"].startswith("ましょ"):
         return _MASHO
-    if word["pos_group1"] == "接尾" and word["pos_group2"] == "助数詞":
+    if _is_counter(word) and not _KATAKANA.match(word["string"]):
         return _COUNTER
     return JOINING.get((word["pos"], word["orig"]), str(word["chain_rule"]))
 
@@ -178,7 +189,7 @@ def _set_numeral_accent(before: Word, word: Word, after: str) -> None:
     digit = before["string"]
     match word["string"]:
         case "十":
-            before["acc"] = 0 if digit in ("五", "六", "八") and after in _UNITS else 1
+            before["acc"] = 0 if digit in ("五", "六", "八") and after in _DIGITS else 1
         case "百":
             if digit == "七":
                 before["acc"] = 2

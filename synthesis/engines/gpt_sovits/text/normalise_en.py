@@ -31,7 +31,8 @@ _UNITS = {
 }
 _OPERATORS = {"+": " plus ", "-": " minus ", "×": " times ", "÷": " divided by ", "=": " Equals "}
 _POWERS = "[⁰¹²³⁴⁵⁶⁷⁸⁹ˣʸⁿ]*"
-_OPERAND = rf"-?[0-9]+(?:\.[0-9]+)?{_POWERS}|\.[0-9]+{_POWERS}|(?<![A-Za-z])[A-Za-z](?![A-Za-z]){_POWERS}"
+# Numbers are looked for from their first digit only: from every digit on, a long one would cost its length squared.
+_OPERAND = rf"-?(?<![0-9])[0-9]+(?:\.[0-9]+)?{_POWERS}|\.[0-9]+{_POWERS}|(?<![A-Za-z])[A-Za-z](?![A-Za-z]){_POWERS}"
 
 _FULL_WIDTH = {"。": ".", "！": "!", "？": "?", "’": "'", "…": " "}
 _LIST_NUMBER = re.compile(r"(?:^|(?<=[.!?:;\n]))(\s*)([0-9]{1,2})\. ")
@@ -44,12 +45,12 @@ _TIME = re.compile(r"\b([01]?[0-9]|2[0-3]):([0-5][0-9])\b")
 _DECADE = re.compile(r"\b([12][0-9][1-9])0s\b")
 _MEASURE = re.compile(r"\b([0-9]+(?:\.[0-9]+)?)(" + "|".join(sorted(_UNITS, key=len, reverse=True)) + r")\b")
 _POUNDS_BEFORE = re.compile(r"£([0-9.,]*[0-9])")
-_POUNDS_BEHIND = re.compile(r"([0-9.,]*[0-9])£")
+_POUNDS_BEHIND = re.compile(r"(?<![0-9.,])([0-9.,]*[0-9])£")
 _DOLLARS_BEFORE = re.compile(r"\$([0-9.,]*[0-9])")
-_DOLLARS_BEHIND = re.compile(r"([0-9.,]*[0-9])\$")
-_DECIMAL = re.compile(r"([0-9]+)\.\s*([0-9]+)")
-_FRACTION = re.compile(r"([0-9]+)/([0-9]+)")
-_ORDINAL = re.compile(r"([0-9]+)(?:st|nd|rd|th)")
+_DOLLARS_BEHIND = re.compile(r"(?<![0-9.,])([0-9.,]*[0-9])\$")
+_DECIMAL = re.compile(r"(?<![0-9])([0-9]+)\.\s*([0-9]+)")
+_FRACTION = re.compile(r"(?<![0-9])([0-9]+)/([0-9]+)")
+_ORDINAL = re.compile(r"(?<![0-9])([0-9]+)(?:st|nd|rd|th)")
 _NUMBER = re.compile(r"[0-9]+")
 _PERCENT = re.compile("%")
 _UNSAYABLE = re.compile(r"[^ A-Za-z'.,?!\-]+")
