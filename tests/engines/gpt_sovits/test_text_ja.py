@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthesis.engines.errors import UnspeakableTextError
+from synthesis.engines.gpt_sovits.errors import ModelFileError
 from synthesis.engines.gpt_sovits.parity.report import GoldenSet
 from synthesis.engines.gpt_sovits.parity.text_alphabetic import check_japanese
 from synthesis.engines.gpt_sovits.text.ja import read_japanese
+from synthesis.engines.gpt_sovits.text.ja_dictionary import UserDictionary
 from synthesis.engines.gpt_sovits.text.symbols import SymbolTable
 from synthesis.engines.mapped_text import MappedText
 
@@ -105,6 +107,23 @@ def test_any_text_has_phones_of_the_table_in_the_order_of_the_text(text, table):
     assert len(phones.origins) == len(phones.symbols)
     assert list(phones.origins) == sorted(phones.origins)
     assert all(0 <= start < end <= len(text) for start, end in phones.origins)
+
+
+def test_an_operators_dictionary_adds_words(tmp_path):
+    assert UserDictionary.load(tmp_path) is None
+    entry = "加取愛,1348,1348,-5000,名詞,固有名詞,一般,*,*,*,加取愛,カントリア,カントリア,2/5,C1"
+    (tmp_path / "userdict.csv").write_text(entry + "\n", encoding="utf-8")
+    text = MappedText.of("加取愛です。")
+    found = read_japanese(text, table=SymbolTable.V2, dictionary=UserDictionary.load(tmp_path))
+    assert found.symbols[:10] == ("k", "a", "[", "N", "]", "t", "o", "r", "i", "a")
+    assert read_japanese(text, table=SymbolTable.V2).symbols[:10] != found.symbols[:10]  # only where it was asked for
+
+
+@pytest.mark.parametrize("content", ["", "word\n", "加取愛,x,1348,-5000,名詞,*,*,*,*,*,加取愛,カ,カ,2/5,C1\n"])
+def test_a_file_that_is_no_dictionary_is_an_error(tmp_path, content):
+    (tmp_path / "userdict.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(ModelFileError):
+        UserDictionary.load(tmp_path)
 
 
 def test_long_runs_are_read_in_reasonable_time():

@@ -18,6 +18,7 @@ from typing import Any
 
 from synthesis.engines.errors import UnspeakableTextError
 from synthesis.engines.gpt_sovits.text.ja_accent import Word, with_open_jtalk_accents
+from synthesis.engines.gpt_sovits.text.ja_dictionary import UserDictionary
 from synthesis.engines.gpt_sovits.text.origins import never_backwards, spans_of_words
 from synthesis.engines.gpt_sovits.text.phones import Phones
 from synthesis.engines.gpt_sovits.text.symbols import UNKNOWN, SymbolTable
@@ -44,7 +45,7 @@ _PHRASE_MORAS = re.compile(r"/F:(\d+)_")
 _lock = threading.Lock()  # Open JTalk keeps the sentence it is working on in itself
 
 
-def read_japanese(text: MappedText, *, table: SymbolTable) -> Phones:
+def read_japanese(text: MappedText, *, table: SymbolTable, dictionary: UserDictionary | None = None) -> Phones:
     """Phones with accent marks. Raises UnspeakableTextError if neither a sound nor a pause comes of the text."""
     normal = text.substitute(_REPEATED_PUNCTUATION, r"\1")
     spoken = normal.substitute(_PERCENT, "パーセント")
@@ -54,7 +55,7 @@ def read_japanese(text: MappedText, *, table: SymbolTable) -> Phones:
     for run in _READABLE.finditer(spoken.text):
         found += _read_marks(spoken.slice(position, run.start()))
         for start in range(run.start(), run.end(), _RUN_CHARS):
-            found += _read_run(spoken.slice(start, min(start + _RUN_CHARS, run.end())))
+            found += _read_run(spoken.slice(start, min(start + _RUN_CHARS, run.end())), dictionary)
         position = run.end()
     found += _read_marks(spoken.slice(position, len(spoken.text)))
     symbols = tuple(symbol if symbol in table else UNKNOWN for symbol, _ in found)
@@ -69,13 +70,14 @@ def _read_marks(text: MappedText) -> Iterator[tuple[str, Span]]:
             yield _PUNCTUATION_OF.get(letter, letter), span
 
 
-def _read_run(text: MappedText) -> list[tuple[str, Span]]:
-    open_jtalk = _load_open_jtalk()
+def _read_run(text: MappedText, dictionary: UserDictionary | None) -> list[tuple[str, Span]]:
+    module = _load_open_jtalk()
+    own = dictionary.open_jtalk if dictionary is not None else None  # None is the module's
     with _lock:
-        words = open_jtalk.run_frontend(text.text, predict_nani=False)  # its network needs onnxruntime
-        words = with_open_jtalk_accents(map(_as_models_read, words), open_jtalk.run_mecab(text.text))
-        labels = open_jtalk.make_label(words)
-        parts = open_jtalk.make_phoneme_mapping(words)
+        words = module.run_frontend(text.text, predict_nani=False, jtalk=own)  # that network needs onnxruntime
+        words = with_open_jtalk_accents(map(_as_models_read, words), module.run_mecab(text.text, jtalk=own))
+        labels = module.make_label(words, jtalk=own)
+        parts = module.make_phoneme_mapping(words, jtalk=own)
     phones = _phones_with_marks(labels)
     places = _places(words, parts, text, sum(symbol not in _MARKS for symbol in phones))
     spans: list[Span] = []
