@@ -424,16 +424,17 @@ class DecodeBatch:
             start += texts + codes
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            # (3, H, M, D)
-            q, k, v = qkv.view(-1, 3, config.heads, config.head_size).permute(1, 2, 0, 3)
+            by_position = qkv.view(1, -1, 3, config.heads, config.head_size)
+            q, k, v = by_position.transpose(1, 3).unbind(2)  # (1, H, M, D)
             attended = torch.zeros_like(qkv[:, : config.width])  # (M, C)
-            heads = attended.view(-1, config.heads, config.head_size).transpose(0, 1)  # (H, M, D)
+            heads = attended.view(1, -1, config.heads, config.head_size).transpose(1, 2)  # (1, H, M, D)
             for live, (text, code, stop), mask in zip(joining, spans, masks, strict=True):
-                self._cache[layer, 0, live.slot, :, : stop - text] = k[:, text:stop]
-                self._cache[layer, 1, live.slot, :, : stop - text] = v[:, text:stop]
-                heads[:, text:code] = _attention(q[:, text:code], k[:, text:code], v[:, text:code])
+                own_k, own_v = k[:, :, text:stop], v[:, :, text:stop]
+                self._cache[layer, 0, live.slot, :, : stop - text] = own_k[0]
+                self._cache[layer, 1, live.slot, :, : stop - text] = own_v[0]
+                heads[:, :, text:code] = _attention(q[:, :, text:code], k[:, :, text:code], v[:, :, text:code])
                 if stop > code:
-                    heads[:, code:stop] = _attention(q[:, code:stop], k[:, text:stop], v[:, text:stop], mask)
+                    heads[:, :, code:stop] = _attention(q[:, :, code:stop], own_k, own_v, mask)
             return attended
 
         x = decoder.run_blocks(_at_least(_FEWEST_ROWS, torch.cat(pieces)), attend)  # (M, C)
@@ -450,19 +451,19 @@ class DecodeBatch:
         for live in decoding:
             newest.append(self._cache[:, :, live.slot, :, live.cached].unbind(0))  # (2, H, D)
             live.cached += 1
-            known = self._cache[:, :, live.slot, :, : live.cached]
-            keys.append(known[:, 0].unbind(0))  # (H, T, D)
+            known = self._cache[:, :, live.slot, None, :, : live.cached]
+            keys.append(known[:, 0].unbind(0))  # (1, H, T, D)
             values.append(known[:, 1].unbind(0))
+        no_rows = torch.zeros(max(_FEWEST_ROWS - rows, 0), config.width, dtype=decoder.cache_dtype, device=device)
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            attended = torch.zeros_like(qkv[:, : config.width])
-            by_row = qkv.to(decoder.cache_dtype).view(-1, 3, config.heads, config.head_size)
-            q = by_row[:, 0, :, None]  # (M, H, 1, D)
-            for index in range(rows):
-                newest[index][layer].copy_(by_row[index, 1:])
-                out = _attention(q[index], keys[index][layer], values[index][layer])  # (H, 1, D)
-                attended[index] = out.flatten()
-            return attended
+            by_row = qkv[:rows].to(decoder.cache_dtype).view(rows, 3, config.heads, config.head_size)
+            queries = by_row[:, None, 0, :, None].unbind(0)  # (1, H, 1, D)
+            attended = []
+            for row, (q, new) in enumerate(zip(queries, by_row[:, 1:].unbind(0), strict=True)):
+                newest[row][layer].copy_(new)
+                attended.append(_attention(q, keys[row][layer], values[row][layer]).view(1, config.width))
+            return torch.cat((*attended, no_rows))
 
         x = decoder.embed_codes(codes, positions)
         x = decoder.run_blocks(_at_least(_FEWEST_ROWS, x), attend)
@@ -523,8 +524,8 @@ def decode_rows(decoder: SemanticDecoder, rows: Sequence[SemanticRow]) -> list[D
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(H, T, D) queries over (H, T', D) -> (H, T, D); scaled by 1/√D. mask (T, T') is True where a key is seen."""
-    return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask)[0]
+    """(1, H, T, D) queries over (1, H, T', D), scaled by 1/√D. mask (T, T'): True where a key is seen."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 def _at_least(rows: int, x: Tensor) -> Tensor:
