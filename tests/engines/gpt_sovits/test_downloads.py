@@ -100,6 +100,7 @@ def test_a_host_without_ranges_sends_all_of_it_again(host: FileHost, tmp_path: P
     host.add("repo/file.bin", CONTENT, linked=True, cut_after=[100_000], ranges=False)
     fetch(host, tmp_path / "file.bin")
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert [path for path, _ in host.gets].count("cdn/repo/file.bin") == 2
 
 
 def test_content_other_than_announced_is_deleted(host: FileHost, tmp_path: Path) -> None:

@@ -137,6 +137,25 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     assert visible_and_hidden(tmp_path) == ["demo"]
 
 
+def test_a_replacement_that_cannot_be_put_in_place_leaves_the_old_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_voice(tmp_path)
+    before = open_model(tmp_path / "demo")
+    rename = Path.rename
+
+    def refuse_new(self: Path, target: Path) -> Path:
+        if self.suffix == ".new":
+            raise OSError(39, "Directory not empty")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_new)
+    with pytest.raises(ModelExistsError, match="somebody else"):
+        import_voice(tmp_path, replace=True)
+    assert open_model(tmp_path / "demo") == before
+    assert visible_and_hidden(tmp_path) == ["demo"]
+
+
 @pytest.mark.parametrize("name", ["", "Demo", "a b", "../x", "a/b", ".x", "-x", "extractors", "text", "x" * 65, "é"])
 def test_names_that_are_no_folder_of_ours_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelFileError, match="cannot name a model"):
