@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from synthesis.contracts import AudioFormat
 from synthesis.engines.base import EngineLanguage
+from synthesis.engines.gpt_sovits.languages import LANGUAGES as GPT_SOVITS_LANGUAGES
 from synthesis.engines.parametric.languages import LANGUAGES as PARAMETRIC_LANGUAGES
 
 
@@ -17,6 +18,7 @@ class EngineEntry:
     description: str
     languages: tuple[EngineLanguage, ...]
     formats: tuple[AudioFormat, ...] = tuple(AudioFormat)
+    has_models: bool = False  # a voice may name one of several
 
     @property
     def language_codes(self) -> tuple[str, ...]:
@@ -31,7 +33,13 @@ _PARAMETRIC = EngineEntry(
         for language in PARAMETRIC_LANGUAGES.values()
     ),
 )
-_ENGINES = {entry.name: entry for entry in (_PARAMETRIC,)}
+_GPT_SOVITS = EngineEntry(
+    name="gpt_sovits",
+    description="Speaks like the reference, from a few seconds of it: a neural network with imported weights.",
+    languages=GPT_SOVITS_LANGUAGES,
+    has_models=True,
+)
+_ENGINES = {entry.name: entry for entry in (_PARAMETRIC, _GPT_SOVITS)}
 
 
 def engine_entry(name: str) -> EngineEntry:

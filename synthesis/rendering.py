@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from operator import itemgetter
 from typing import BinaryIO
 
@@ -168,7 +169,9 @@ class Rendering(Iterator[RenderedChunk]):
         kept = 0
         trimmer = EdgeTrimmer(self._engine.sample_rate_hz)
         marks = _RunMarks(run, begin, self._engine.sample_rate_hz)
-        chunks = self._engine.synthesize(run.text, language=run.language, voice=self._voice, options=self._options)
+        # The same whether somebody listens or not: equal requests give equal sound.
+        options = replace(self._options, is_urgent=begin == 0)
+        chunks = self._engine.synthesize(run.text, language=run.language, voice=self._voice, options=options)
         try:
             for chunk in chunks:
                 self._raise_if_cancelled()

@@ -304,6 +304,9 @@ class EngineSerializer(serializers.Serializer[Any]):
     description = serializers.CharField()
     languages = serializers.ListField(child=serializers.CharField())
     formats = FormatSerializer(many=True)
+    models = serializers.ListField(
+        child=serializers.CharField(), help_text="Names that a voice may be given. Empty where there is nothing to choose."
+    )
 
 
 class EngineListSerializer(serializers.Serializer[Any]):

@@ -30,6 +30,7 @@ from synthesis.api.serializers import (
 )
 from synthesis.catalogue import engine_entry
 from synthesis.contracts import CONTENT_TYPES, MAX_JOB_CHARS, SAMPLE_RATES_HZ
+from synthesis.engines.gpt_sovits.models import list_models
 from synthesis.errors import JobNotFoundError
 from synthesis.estimates import predict
 from synthesis.models import JobKind, JobStatus, SynthesisJob
@@ -192,6 +193,7 @@ class EnginesView(TenantAPIView):
             "description": entry.description,
             "languages": list(entry.language_codes),
             "formats": formats,
+            "models": list_models(settings.MODEL_PATH) if entry.has_models else [],
         }
         return Response({"data": [engine]})
 

@@ -77,6 +77,9 @@ class SynthesisOptions:
     pitch_semitones: float = 0.0  # -12 - +12
     seed: int = 0
     pronunciations: tuple[Pronunciation, ...] = ()
+    # Somebody waits for this call's first sound. An engine that can may give it before it knows the rest; a defect that
+    # it finds later is then an error, where otherwise it would have tried again.
+    is_urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.test import Client
 from django.urls import URLResolver, get_resolver
+from pytest_django import Settings
 
 from billing.models import Balance, Reservation
 from synthesis import services
@@ -332,6 +334,19 @@ def test_the_catalogue(customer: Customer) -> None:
     assert engine["name"] == "parametric"
     assert engine["languages"] == list(languages)
     assert {row["format"] for row in engine["formats"]} == {"wav", "flac", "mp3", "opus", "pcm"}
+    assert engine["models"] == []
+
+
+def test_the_catalogue_of_the_neural_engine_names_its_models(
+    customer: Customer, settings: Settings, tmp_path: Path
+) -> None:
+    for name in ("warm", "bright", "extractors"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    settings.ENGINE, settings.MODEL_PATH = "gpt_sovits", tmp_path
+    (engine,) = customer.get("/v1/engines").json()["data"]
+    assert (engine["name"], engine["models"]) == ("gpt_sovits", ["bright", "warm"])
+    assert engine["languages"] == ["en", "ja", "ko", "yue", "zh"]
 
 
 # --- OpenAPI ------------------------------------------------------------------------------------

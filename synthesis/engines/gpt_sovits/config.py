@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 SAMPLE_RATE_HZ = 32_000  # of the wave, and of the reference spectrogram
 CONTENT_RATE_HZ = 16_000  # HuBERT and the speaker network hear this rate
@@ -27,7 +27,7 @@ class ModelVersion(enum.StrEnum):
         return self in (ModelVersion.V2_PRO, ModelVersion.V2_PRO_PLUS)
 
     @property
-    def symbol_table(self) -> str:
+    def symbol_table(self) -> Literal["v1", "v2"]:
         return "v1" if self is ModelVersion.V1 else "v2"
 
     @property
