@@ -112,6 +112,14 @@ def test_an_english_stretch_without_a_sound_is_a_pause(data):
     assert reading.segments[1].origins == ((4, 5),)
 
 
+def test_chinese_words_are_silent_in_japanese(data):
+    """As with Open JTalk alone, which does not guess at words that its dictionary lacks."""
+    reading = read_text("She said 你好 and left.", language="ja", table="v2", data=data)
+    assert {segment.language for segment in reading.segments} == {"en"}
+    assert "sh" not in read_text("就走了", language="ja", table="v2", data=data).symbols
+    assert "sh" in read_text("就走です", language="ja", table="v2", data=data).symbols  # may be a rare Japanese word
+
+
 def test_operators_files_are_used(tmp_path, data):
     (tmp_path / "engdict-hot.rep").write_text("HELLO B AY1 B AY1\n", encoding="utf-8")
     (tmp_path / "polyphonic.rep").write_text("银行: ['yin2', 'xing2']\n", encoding="utf-8")

@@ -71,6 +71,7 @@ def check_mixed(golden: GoldenSet) -> Iterator[Case]:
         f"{golden.name}.phones",
         [(name, reading.symbols if reading else (), _sounding(wanted["phone_ids"])) for name, reading, wanted in texts],
         ignore=_ACCENTS,
+        causes={name: "another Open JTalk dictionary" for name, _, _ in texts if name.endswith("ja)")},
     )
     yield text_case(
         f"{golden.name}.norm_text",

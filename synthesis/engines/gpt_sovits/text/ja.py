@@ -36,6 +36,22 @@ _PHRASE_END = "#"
 _PAUSE = "_"
 _MARKS = frozenset({"[", "]", _PHRASE_END})
 
+_KANA = re.compile("[\u3041-\u30fa]")
+_HAN = re.compile("[\u4e00-\u9fff]")
+_FIELDS_WITH_READING = 8  # of a morpheme in MeCab's words; unknown ones end before
+# As Open JTalk's njd_set_pronunciation.c leaves a word that it cannot read.
+_UNREAD: Word = {
+    "pos": "記号",
+    "pos_group1": "読点",
+    "pos_group2": "*",
+    "pos_group3": "*",
+    "read": "、",
+    "pron": "、",
+    "acc": 0,
+    "mora_size": 0,
+    "chain_rule": "*",
+}
+
 _PHONE = re.compile(r"-(.*?)\+")
 _FROM_ACCENT = re.compile(r"/A:([0-9-]+)\+")  # moras from the accent nucleus
 _MORA = re.compile(r"\+(\d+)\+")  # place in the accent phrase, from its beginning
@@ -75,7 +91,8 @@ def _read_run(text: MappedText, dictionary: UserDictionary | None) -> list[tuple
     own = dictionary.open_jtalk if dictionary is not None else None  # None is the module's
     with _lock:
         words = module.run_frontend(text.text, predict_nani=False, jtalk=own)  # that network needs onnxruntime
-        words = with_open_jtalk_accents(map(_as_models_read, words), module.run_mecab(text.text, jtalk=own))
+        entries = module.run_mecab(text.text, jtalk=own)
+        words = with_open_jtalk_accents(map(_as_models_read, _without_guesses(words, entries, text.text)), entries)
         labels = module.make_label(words, jtalk=own)
         parts = module.make_phoneme_mapping(words, jtalk=own)
     phones = _phones_with_marks(labels)
@@ -87,6 +104,29 @@ def _read_run(text: MappedText, dictionary: UserDictionary | None) -> list[tuple
         else:
             spans.append(next(places))
     return list(zip(phones, spans, strict=True))
+
+
+def _without_guesses(words: list[Word], dictionary_entries: list[str], run: str) -> Iterator[Word]:
+    """A pause in place of words that are not Japanese: Open JTalk passes over what its dictionary lacks.
+
+    pyopenjtalk-plus guesses a reading character by character. That is kept where a rare Japanese word is likelier than
+    a Chinese one: among kana, if all of its characters are in the Japanese character set.
+    """
+    unknown = {entry.split(",", 1)[0] for entry in dictionary_entries if entry.count(",") < _FIELDS_WITH_READING}
+    has_kana = _KANA.search(run) is not None
+    for word in words:
+        written = word["string"]
+        if written in unknown and _HAN.search(written) and not (has_kana and _is_in_japanese_set(written)):
+            word = word | _UNREAD
+        yield word
+
+
+def _is_in_japanese_set(written: str) -> bool:
+    try:
+        written.encode("cp932")  # JIS X 0208 and the vendors' characters for names
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _as_models_read(word: Word) -> Word:

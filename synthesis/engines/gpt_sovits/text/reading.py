@@ -19,6 +19,7 @@ from synthesis.engines.errors import UnspeakableTextError, UnsupportedLanguageEr
 from synthesis.engines.gpt_sovits.text.en import read_english
 from synthesis.engines.gpt_sovits.text.en_lexicon import EnglishLexicon
 from synthesis.engines.gpt_sovits.text.ja import read_japanese
+from synthesis.engines.gpt_sovits.text.ja_dictionary import UserDictionary
 from synthesis.engines.gpt_sovits.text.ko import read_korean
 from synthesis.engines.gpt_sovits.text.language_detector import LanguageDetector
 from synthesis.engines.gpt_sovits.text.mixed import SegmentLanguage, split_languages
@@ -70,14 +71,16 @@ class TextData:
     tagger: Tagger | None = None
     polyphones: PinyinReader | None = None
     corrections: Corrections | None = None  # of the polyphone network's readings
+    japanese: UserDictionary | None = None
 
     @classmethod
     def load(cls, folder: Path | None = None, *, bert_vocabulary: Path | None = None) -> TextData:
         """With the operator's data files as far as they lie in `folder` (`MODEL_PATH/text`), each optional.
 
-        `lid.176.bin` (languages), `cmudict.rep`, `cmudict-fast.rep`, `engdict-hot.rep`, `namedict_cache.pickle` and
-        NLTK's `averaged_perceptron_tagger_eng` (English), `polyphonic.rep`, `polyphonic-fix.rep` and `g2pw/` (Chinese;
-        the network wants onnxruntime, and the vocab.txt of the BERT that it grew from as `bert_vocabulary`).
+        `lid.176.bin` (languages); `cmudict.rep`, `cmudict-fast.rep`, `engdict-hot.rep`, `namedict_cache.pickle` and
+        NLTK's `averaged_perceptron_tagger_eng` (English); `userdict.csv` (Japanese); `polyphonic.rep`,
+        `polyphonic-fix.rep` and `g2pw/` (Chinese: the network wants onnxruntime, and as `bert_vocabulary` the
+        vocab.txt of the BERT that it grew from).
         Raises ModelFileError for one that cannot be read.
         """
         detector = LanguageDetector.load(folder)
@@ -90,6 +93,7 @@ class TextData:
             tagger=PerceptronTagger.load(folder),
             polyphones=load_polyphones(folder / "g2pw", bert_vocabulary) if bert_vocabulary is not None else None,
             corrections=corrections if corrections.readings else None,
+            japanese=UserDictionary.load(folder),
         )
 
 
@@ -196,7 +200,7 @@ def _read_stretch(text: MappedText, language: PhoneLanguage, table: TableName, d
             case "en":
                 return read_english(text, table=symbols, tagger=data.tagger, lexicon=data.lexicon)
             case "ja":
-                return read_japanese(text, table=symbols)
+                return read_japanese(text, table=symbols, dictionary=data.japanese)
             case "ko":
                 return read_korean(text)
     except UnspeakableTextError:
