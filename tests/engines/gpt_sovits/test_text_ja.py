@@ -14,6 +14,7 @@ from synthesis.engines.gpt_sovits.parity.report import GoldenSet
 from synthesis.engines.gpt_sovits.parity.text_alphabetic import check_japanese
 from synthesis.engines.gpt_sovits.text.ja import read_japanese
 from synthesis.engines.gpt_sovits.text.ja_dictionary import UserDictionary
+from synthesis.engines.gpt_sovits.text.origins import never_backwards
 from synthesis.engines.gpt_sovits.text.symbols import SymbolTable
 from synthesis.engines.mapped_text import MappedText
 
@@ -42,6 +43,7 @@ def test_reference_sentences_keep_their_text():
         ("旅行する。", "ry o [ k o o UNK s u [ r u ."),
         ("もう食べました。", "m o ] o UNK t a [ b e m a ] sh i t a ."),
         ("信じられません。", "sh i [ N j i r a r e m a s e ] N ."),
+        ("ありがとうございます。", "a [ r i ] g a t o o UNK g o [ z a i m a ] s u ."),  # one entry of two phrases
         ("日本の夏", "n i [ cl p o ] N n o UNK n a [ ts u"),
         ("午後三時から", "g o ] g o UNK s a [ N ] j i k a r a"),
         ("６０％です", "r o [ k u j u cl p a a s e ] N t o d e s u"),
@@ -124,6 +126,10 @@ def test_a_file_that_is_no_dictionary_is_an_error(tmp_path, content):
     (tmp_path / "userdict.csv").write_text(content, encoding="utf-8")
     with pytest.raises(ModelFileError):
         UserDictionary.load(tmp_path)
+
+
+def test_origins_never_go_backwards():
+    assert never_backwards([(3, 5), (1, 4), (6, 7)]) == ((3, 5), (3, 5), (6, 7))
 
 
 def test_long_runs_are_read_in_reasonable_time():

@@ -60,14 +60,15 @@ def with_open_jtalk_accents(words: Iterable[Word], dictionary_entries: Sequence[
     `dictionary_entries` are the comma-separated morphemes of the same text, which still have each word's own accent.
     """
     words = list(words)
-    own = _own_accents(words, dictionary_entries)
+    own, listed = _own_accents(words, dictionary_entries)
     joined = [dict(word) | {"acc": accent} for word, accent in zip(words, own, strict=True)]
     head: Word = {}
     moras = 0  # of the phrase so far
     for place, word in enumerate(joined):
         before = joined[place - 1] if place else None
         after = joined[place + 1] if place + 1 < len(joined) else None
-        if before is not None:
+        # An entry of several words says itself how they join.
+        if before is not None and (listed[place - 1] or listed[place] or word["pos_group1"] == "数"):
             word["chain_flag"] = 1 if _continues_phrase(before, word, after) else 0
         if before is None or word["chain_flag"] != 1:
             head, moras = word, 0
@@ -81,18 +82,23 @@ def with_open_jtalk_accents(words: Iterable[Word], dictionary_entries: Sequence[
     return joined
 
 
-def _own_accents(words: Sequence[Word], entries: Sequence[str]) -> list[int]:
-    """The accent of each word by itself. Numerals are respelled and find no entry: theirs stays as it is."""
+def _own_accents(words: Sequence[Word], entries: Sequence[str]) -> tuple[list[int], list[bool]]:
+    """The accent of each word by itself, and whether an entry of the dictionary is that word.
+
+    Numerals are respelled, and some entries are of several words: their accent stays as it is.
+    """
     accents: list[int] = [word["acc"] for word in words]
+    listed = [False] * len(words)
     surfaces = [entry.split(",", 1)[0] for entry in entries]
     matcher = difflib.SequenceMatcher(None, [word["string"] for word in words], surfaces, autojunk=False)
     for block in matcher.get_matching_blocks():
         for offset in range(block.size):
+            listed[block.a + offset] = True
             fields = entries[block.b + offset].split(",")
             found = next((match for field in fields if (match := _ACCENT_AND_MORAS.match(field))), None)
             if found is not None and int(found[2]) == words[block.a + offset]["mora_size"]:
                 accents[block.a + offset] = int(found[1])
-    return accents
+    return accents, listed
 
 
 def _continues_phrase(before: Word, word: Word, after: Word | None) -> bool:
