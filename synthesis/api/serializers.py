@@ -305,7 +305,7 @@ class EngineSerializer(serializers.Serializer[Any]):
     languages = serializers.ListField(child=serializers.CharField())
     formats = FormatSerializer(many=True)
     models = serializers.ListField(
-        child=serializers.CharField(), help_text="Names that a voice may be given. Empty where there is nothing to choose."
+        child=serializers.CharField(), help_text="Names that a voice may be given; none where there is no choice."
     )
 
 
