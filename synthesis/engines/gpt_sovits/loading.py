@@ -40,6 +40,14 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return folded
 
 
+class Table(nn.Module):
+    """Rows to look up. nn.Embedding would do, but its initialisation on the meta device imports dynamo: 1.2 s."""
+
+    def __init__(self, name: str, rows: int, width: int) -> None:
+        super().__init__()
+        self.register_parameter(name, nn.Parameter(torch.empty(rows, width)))
+
+
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, model: str) -> None:
     """Make `state`'s tensors the parameters of `module` (built on the meta device), without copying them.
 

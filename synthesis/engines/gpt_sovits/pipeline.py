@@ -34,6 +34,7 @@ from synthesis.engines.gpt_sovits.reference import Reference
 from synthesis.engines.gpt_sovits.sampling import SamplingOptions
 from synthesis.engines.gpt_sovits.semantic import MAX_CODES, SemanticDecoder, SemanticRow
 from synthesis.engines.gpt_sovits.speaker import SpeakerNetwork
+from synthesis.engines.gpt_sovits.text.clear_numbers_zh import clear_numbers
 from synthesis.engines.gpt_sovits.text.reading import Reading, TextData, read_mapped_text
 from synthesis.engines.gpt_sovits.text.split import collapse_punctuation, split_text
 from synthesis.engines.gpt_sovits.vits import Vits
@@ -131,9 +132,10 @@ class Pipeline:
         `language`: zh, yue, en, ja, ko (each may quote English) or auto. Raises UnspeakableTextError,
         UnsupportedLanguageError.
         """
-        pieces = split_text(
-            collapse_punctuation(apply_pronunciations(text, pronunciations)), "cut0", english=language == "en"
-        )
+        mapped = collapse_punctuation(apply_pronunciations(text, pronunciations))
+        if language in ("zh", "yue"):
+            mapped = clear_numbers(mapped)
+        pieces = split_text(mapped, "cut0", english=language == "en")
         readings = [
             read_mapped_text(
                 piece, language=language, table=self._models.version.symbol_table, data=self._models.text_data

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from synthesis.engines.gpt_sovits.config import CODEBOOK_SIZE, VitsConfig
 from synthesis.engines.gpt_sovits.errors import CheckpointMismatchError
-from synthesis.engines.gpt_sovits.loading import drop, fold_weight_norm, load_strictly
+from synthesis.engines.gpt_sovits.loading import Table, drop, fold_weight_norm, load_strictly
 
 CONTENT_WIDTH = 768  # of HuBERT's features and of a codebook row
 FRAMES_PER_CODE = 2  # 50 Hz frames of 640 samples
@@ -106,14 +106,6 @@ class _Sizes:
             generator=generator,
             generator_kernel=generator_kernel,
         )
-
-
-class _Table(nn.Module):
-    """Rows to look up. nn.Embedding would do, but its initialisation on the meta device imports dynamo: 1.2 s."""
-
-    def __init__(self, name: str, rows: int, width: int) -> None:
-        super().__init__()
-        self.register_parameter(name, nn.Parameter(torch.empty(rows, width)))
 
 
 class _ChannelNorm(nn.Module):
@@ -248,7 +240,7 @@ class _TextEncoder(nn.Module):
         super().__init__()
         self.ssl_proj = nn.Conv1d(CONTENT_WIDTH, sizes.width, 1)
         self.encoder_ssl = _Encoder(sizes, heads, sizes.speech_layers)
-        self.text_embedding = _Table("weight", sizes.symbols, sizes.width)
+        self.text_embedding = Table("weight", sizes.symbols, sizes.width)
         self.encoder_text = _Encoder(sizes, heads, sizes.text_layers)
         self.mrte = _Mrte(sizes)
         self.encoder2 = _Encoder(sizes, heads, sizes.joint_layers)
@@ -479,7 +471,7 @@ class Vits(nn.Module):
         self.dec = _Generator(sizes, config)
         self.ref_enc = _StyleEncoder(sizes)
         self.ssl_proj = nn.Conv1d(CONTENT_WIDTH, CONTENT_WIDTH, FRAMES_PER_CODE, stride=FRAMES_PER_CODE)
-        codebook = nn.ModuleDict({"_codebook": _Table("embed", CODEBOOK_SIZE, CONTENT_WIDTH)})
+        codebook = nn.ModuleDict({"_codebook": Table("embed", CODEBOOK_SIZE, CONTENT_WIDTH)})
         self.quantizer = nn.ModuleDict({"vq": nn.ModuleDict({"layers": nn.ModuleList([codebook])})})
         if config.version.has_speaker_vector:
             self.sv_emb = nn.Linear(sizes.speaker, sizes.style)

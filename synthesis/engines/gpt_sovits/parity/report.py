@@ -48,6 +48,20 @@ class GoldenSet:
         return load_file(self.folder / f"{self.name}.safetensors")
 
 
+def worst(name: str, cases: Sequence[Case]) -> Case:
+    """One case for several that look at the same items: the one nearest to failing, with the notes of all."""
+
+    def strain(case: Case) -> float:
+        if case.tolerance > 0.0:
+            return case.error / case.tolerance
+        return 0.0 if case.holds else float("inf")
+
+    found = max(cases, key=strain)
+    return Case(
+        name, found.error, found.tolerance, "\n".join(f"{case.name}: {case.note}" for case in cases if case.note)
+    )
+
+
 Checker = Callable[[GoldenSet], Iterator[Case]]
 
 

@@ -9,7 +9,6 @@ upstream leaves as "punctuation" or "newline", which no front reads, goes with i
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
 import string
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from itertools import groupby
 from typing import Any, Literal
 
 from synthesis.engines.gpt_sovits.text.language_detector import LanguageDetector
-from synthesis.engines.gpt_sovits.text.words_zh import split_words
 from synthesis.engines.mapped_text import MappedText
 
 SegmentLanguage = Literal["zh", "ja", "ko", "en"]
@@ -234,22 +232,13 @@ def _han_or_kana_words(text: str) -> list[str]:
 
 
 def _phrases(text: str) -> list[str]:
-    """BudouX's phrases, its Japanese model's cut once more by its Chinese one, as in split-lang.
-
-    Where the package is not installed jieba's words stand in: about one Han text in twenty is then divided differently
-    between Chinese and Japanese when the language is `auto`, and none for a language that the request names.
-    """
-    parsers = _phrase_parsers()
-    if parsers is None:
-        return [word.text for word in split_words(text)]
-    japanese, chinese = parsers
+    """BudouX's phrases, its Japanese model's cut once more by its Chinese one, as in split-lang."""
+    japanese, chinese = _phrase_parsers()
     return [phrase for part in japanese.parse(text) for phrase in chinese.parse(part)]
 
 
 @cache
-def _phrase_parsers() -> tuple[Any, Any] | None:
-    if importlib.util.find_spec("budoux") is None:
-        return None
+def _phrase_parsers() -> tuple[Any, Any]:
     budoux = importlib.import_module("budoux")
     return budoux.load_default_japanese_parser(), budoux.load_default_simplified_chinese_parser()
 
