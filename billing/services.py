@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from billing import ledger, rating, selectors
+from billing import ledger, metrics, rating, selectors
 from billing.errors import (
     BalanceBelowZeroError,
     EntryNotFoundError,
@@ -111,14 +112,17 @@ def settle(
         _move_balance(ledger.settle(held=reservation.units, used=used_units), period=reservation.period)
         if not used_units:
             return None
+        currency = reservation.price.currency
+        micros = rating.rate_micros(units=used_units, unit_price_micros=reservation.price.unit_price_micros)
+        transaction.on_commit(partial(metrics.count_settled, currency=currency, amount_micros=micros))
         return _append_entry(
             tenant_id=tenant_id,
             kind=EntryKind.USAGE,
             meter=reservation.meter,
             units=used_units,
             price_id=reservation.price_id,
-            currency=reservation.price.currency,
-            amount_micros=rating.rate_micros(units=used_units, unit_price_micros=reservation.price.unit_price_micros),
+            currency=currency,
+            amount_micros=micros,
             period=reservation.period,
             job_id=job_id,
             attempt=attempt,

@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.conf import settings
 
 
 class ConfigConfig(AppConfig):
@@ -7,3 +8,7 @@ class ConfigConfig(AppConfig):
 
     def ready(self) -> None:
         from config import celery  # noqa: F401  (makes it the app that `shared_task` binds to)
+        from config.metrics import serve_metrics
+
+        if settings.CANTORIA_PROCESS == "dispatcher":  # a worker does it when Celery says that it is one
+            serve_metrics()

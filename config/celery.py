@@ -7,9 +7,9 @@ import warnings
 
 from celery import Celery
 from celery.platforms import SecurityWarning
-from celery.signals import setup_logging, worker_ready, worker_shutting_down
+from celery.signals import setup_logging, worker_init, worker_ready, worker_shutting_down
 
-from config import heartbeat
+from config import heartbeat, metrics
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings.production")
 
@@ -26,6 +26,10 @@ def _keep_our_logging(**_: object) -> None:
     """Being connected is the point: Celery then leaves Django's logging alone."""
 
 
+def _serve_metrics(**_: object) -> None:
+    metrics.serve_metrics()
+
+
 def _announce(**_: object) -> None:
     heartbeat.start_beating()
 
@@ -35,5 +39,6 @@ def _withdraw(**_: object) -> None:
 
 
 setup_logging.connect(_keep_our_logging)
+worker_init.connect(_serve_metrics)
 worker_ready.connect(_announce)
 worker_shutting_down.connect(_withdraw)

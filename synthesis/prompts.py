@@ -18,6 +18,7 @@ import soundfile
 import structlog
 
 from synthesis.engines.base import ReferenceAudio, SpeechEngine, VoicePrompt
+from synthesis.metrics import PromptLevel, count_prompt_load
 from tenants.redis import RedisError, redis_breaker, redis_client
 from tenants.scoping import tenant_scope
 from voices import selectors as voices_selectors
@@ -91,7 +92,9 @@ def load_prompt(*, tenant_id: UUID, voice_id: UUID, engine: SpeechEngine) -> Voi
     """The prepared voice for a render. Raises what `get_ready_voice` raises, and EngineError."""
     with tenant_scope(tenant_id):
         voice = voices_selectors.get_ready_voice(voice_id=voice_id)
-    return _find_or_learn(voice, engine)
+    prompt, level = _find_or_learn(voice, engine)
+    count_prompt_load(level)
+    return prompt
 
 
 def prepare(*, tenant_id: UUID, voice_id: UUID, engine: SpeechEngine) -> int:
@@ -114,7 +117,7 @@ def purge(*, tenant_id: UUID, voice_id: UUID) -> None:
         log.warning("prompt_not_purged", voice_id=str(voice_id), reason=type(error).__name__)
 
 
-def _find_or_learn(voice: Voice, engine: SpeechEngine) -> VoicePrompt:
+def _find_or_learn(voice: Voice, engine: SpeechEngine) -> tuple[VoicePrompt, PromptLevel]:
     with tenant_scope(voice.tenant_id):
         key = PromptKey(
             tenant_id=voice.tenant_id,
@@ -124,31 +127,32 @@ def _find_or_learn(voice: Voice, engine: SpeechEngine) -> VoicePrompt:
             key_epoch=voice.key_epoch,
             audio_digest=voices_selectors.clips_digest(voice_id=voice.id),
         )
-    prompt = memory.get(key)
-    if prompt is None:
-        prompt = _find_stored(voice, key) or _learn(voice, key, engine)
-        memory.put(key, prompt)
-    return prompt
+    if (remembered := memory.get(key)) is not None:
+        return remembered, PromptLevel.MEMORY
+    prompt, level = _find_stored(voice, key) or _learn(voice, key, engine)
+    memory.put(key, prompt)
+    return prompt, level
 
 
-def _find_stored(voice: Voice, key: PromptKey) -> VoicePrompt | None:
+def _find_stored(voice: Voice, key: PromptKey) -> tuple[VoicePrompt, PromptLevel] | None:
     with tenant_scope(voice.tenant_id):
         prepared = voices_selectors.find_prepared_voice(
             voice=voice, engine=key.engine, engine_version=key.engine_version
         )
     if prepared is None:
         return None
-    sealed = _read_redis(key)
+    sealed, level = _read_redis(key), PromptLevel.REDIS
     if sealed is None:
-        sealed = voices.read_sealed_prepared(prepared)
+        sealed, level = voices.read_sealed_prepared(prepared), PromptLevel.STORAGE
         _write_redis(key, sealed)
-    return VoicePrompt.from_bytes(voices.unseal_prepared(prepared=prepared, sealed=sealed))
+    return VoicePrompt.from_bytes(voices.unseal_prepared(prepared=prepared, sealed=sealed)), level
 
 
-def _learn(voice: Voice, key: PromptKey, engine: SpeechEngine) -> VoicePrompt:
+def _learn(voice: Voice, key: PromptKey, engine: SpeechEngine) -> tuple[VoicePrompt, PromptLevel]:
     with _learning:
-        found = memory.get(key) or _find_stored(voice, key)
-        if found is not None:
+        if (remembered := memory.get(key)) is not None:
+            return remembered, PromptLevel.MEMORY
+        if (found := _find_stored(voice, key)) is not None:
             return found
         clips = voices.read_reference_clips(tenant_id=voice.tenant_id, voice_id=voice.id)
         prompt = engine.prepare_voice([_decode(clip) for clip in clips])
@@ -162,7 +166,7 @@ def _learn(voice: Voice, key: PromptKey, engine: SpeechEngine) -> VoicePrompt:
             data=prompt.to_bytes(),
         )
     log.info("voice_learned", voice_id=str(voice.id), engine=key.engine, size_bytes=prepared.size_bytes)
-    return prompt
+    return prompt, PromptLevel.LEARNED
 
 
 def _decode(clip: voices.StoredClip) -> ReferenceAudio:

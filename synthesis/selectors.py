@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 
 from synthesis.contracts import AudioFormat, RenderRequest
 from synthesis.errors import JobNotFoundError
+from synthesis.metrics import QueueState
 from synthesis.models import JobKind, SynthesisJob
 
 # What a tenant was served in this time decides who is next when nobody has more running jobs.
@@ -87,6 +88,25 @@ def count_due_jobs(*, waiting_seconds: float) -> dict[str, int]:
             [waiting_seconds],
         )
         return dict(cursor.fetchall())
+
+
+def measure_queues() -> dict[str, QueueState]:
+    """Every queue as it is now, the empty ones too."""
+    with connections["dispatch"].cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT queue,
+                   count(*) FILTER (WHERE status = 'queued'),
+                   extract(epoch FROM max(clock_timestamp() - run_after) FILTER (WHERE status = 'queued'))::float8,
+                   count(*) FILTER (WHERE status = 'running')
+            FROM synthesis_job
+            WHERE status = 'running'
+               OR (status = 'queued' AND run_after <= clock_timestamp() AND deadline_at > clock_timestamp())
+            GROUP BY queue
+            """
+        )
+        found = {queue: QueueState(due, oldest or 0.0, running) for queue, due, oldest, running in cursor.fetchall()}
+    return {str(queue): QueueState(0, 0.0, 0) for queue, _ in SynthesisJob._meta.get_field("queue").flatchoices} | found
 
 
 def find_overdue_jobs(*, limit: int) -> list[tuple[UUID, UUID]]:

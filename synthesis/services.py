@@ -22,7 +22,7 @@ from django.db.models.functions import Coalesce, Greatest, Least, Now
 from billing import selectors as billing_selectors
 from billing import services as billing
 from billing.rating import billable_chars
-from synthesis import dispatch, selectors
+from synthesis import dispatch, metrics, selectors
 from synthesis.contracts import BATCH_QUEUE, SPEECH_QUEUE, RenderRequest, RenderResult
 from synthesis.errors import DEADLINE_EXCEEDED, WORKER_LOST, JobNotFoundError
 from synthesis.models import TERMINAL_STATUSES, JobAttempt, JobKind, JobStatus, SynthesisJob
@@ -172,9 +172,12 @@ def _claim_job_of(tenant_id: UUID, *, queues: Sequence[str], worker_id: str) -> 
         due = SynthesisJob.objects.filter(
             status=JobStatus.QUEUED, queue__in=list(queues), run_after__lte=Now(), deadline_at__gt=Now()
         ).order_by("created_at", "id")
+        due = due.annotate(waited=Now() - F("run_after"))
         while (job := due.select_for_update(skip_locked=True).first()) is not None:
             refusal = _why_voice_is_gone(job)
             if refusal is None:
+                waited = partial(metrics.observe_wait, kind=job.kind, seconds=job.waited.total_seconds())
+                transaction.on_commit(waited)
                 return _claim(job, worker_id=worker_id)
             _end_job(job, JobStatus.FAILED, error_code=refusal.code, error_message=refusal.message)
     return None
@@ -402,6 +405,7 @@ def _reap_job(tenant_id: UUID, job_id: UUID) -> bool:
             return True
         if job.status != JobStatus.RUNNING or job.lease_until >= job.now:
             return False
+        transaction.on_commit(partial(metrics.count_lease_lost, noticed_by="dispatcher"))
         if job.cancel_requested_at is not None:
             _end_job(job, JobStatus.CANCELLED)
         elif _may_try_again(job):
@@ -445,6 +449,7 @@ def _end_job(job: SynthesisJob, status: JobStatus, *, engine_seconds: float | No
     _close_attempt(job, outcome=outcome.get("error_code") or status.value, engine_seconds=engine_seconds)
     SynthesisJob.objects.filter(id=job.id).update(status=status, lease_until=None, finished_at=Now(), **outcome)
     job.refresh_from_db()
+    transaction.on_commit(partial(metrics.count_job, kind=job.kind, status=job.status, code=job.error_code))
     if status in (JobStatus.FAILED, JobStatus.EXPIRED):
         idempotency.forget(tenant_id=job.tenant_id, resource_id=job.id)
         if job.kind == JobKind.PREPARE:

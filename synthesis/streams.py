@@ -20,6 +20,7 @@ from django.conf import settings
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from synthesis.metrics import is_warm
 from tenants.redis import RedisError, redis_breaker, redis_client
 
 ENTRY_BYTES: Final = 64 * 1024
@@ -50,6 +51,7 @@ class Entry:
     data: bytes = b""
     delivered_chars: int = 0
     artifact_end: int = 0
+    is_warm: bool = False  # the worker had the voice in memory
 
 
 def stream_key(tenant_id: UUID, job_id: UUID) -> str:
@@ -72,7 +74,7 @@ class Publisher:
             part = data[start : start + ENTRY_BYTES]
             rest_bytes = len(data) - start - len(part)
             chars = 0 if rest_bytes else delivered_chars
-            self._send(EntryKind.AUDIO, {"d": part, "c": chars, "e": artifact_end - rest_bytes})
+            self._send(EntryKind.AUDIO, {"d": part, "c": chars, "e": artifact_end - rest_bytes, "w": int(is_warm())})
 
     def done(self) -> None:
         self._send(EntryKind.DONE, life_seconds=LINGER_SECONDS)
@@ -157,4 +159,5 @@ def _parse(fields: Mapping[bytes, bytes]) -> Entry:
         data=fields.get(b"d", b""),
         delivered_chars=int(fields.get(b"c", b"0")),
         artifact_end=int(fields.get(b"e", b"0")),
+        is_warm=fields.get(b"w") == b"1",
     )

@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from billing.rating import billable_chars
-from synthesis import prompts, services
+from synthesis import metrics, prompts, services
 from synthesis.contracts import LIVE_FORMATS, RenderRequest
 from synthesis.engines.base import SpeechEngine
 from synthesis.engines.errors import EngineError
@@ -213,6 +213,7 @@ def process(claim: Claim) -> JobStatus | None:
             else:
                 status = _render(claim, claim.request, lease, publisher, started)
     except _LeaseLostError:
+        metrics.count_lease_lost(noticed_by="worker")
         log.warning("lease_lost", job_id=str(claim.job_id), fence=claim.fence)
     except _CancelSeenError:
         status = services.end_cancelled(claim, engine_seconds=time.monotonic() - started)
@@ -221,6 +222,7 @@ def process(claim: Claim) -> JobStatus | None:
         log.warning("attempt_failed", job_id=str(claim.job_id), code=failure.code, exc_info=error)
         status = services.fail_render(claim, failure, engine_seconds=time.monotonic() - started)
     finally:
+        metrics.count_engine_seconds(engine=settings.ENGINE, kind=claim.kind, seconds=time.monotonic() - started)
         if publisher is not None:
             if status is JobStatus.SUCCEEDED:
                 publisher.done()
@@ -241,6 +243,7 @@ def _render(
     engine = engine_of_voice(tenant_id=claim.tenant_id, voice_id=claim.voice_id)
     voice = prompts.load_prompt(tenant_id=claim.tenant_id, voice_id=claim.voice_id, engine=engine)
     storage = TenantStorage(claim.tenant_id)
+    begun = time.monotonic()
     with tempfile.TemporaryFile(prefix="cantoria-artifact-") as artifact:
         rendering = render(request, engine=engine, voice=voice, artifact=artifact, is_cancelled=lease.must_stop)
         try:
@@ -257,6 +260,8 @@ def _render(
             raise
         finally:
             rendering.close()
+        seconds, audio_seconds = time.monotonic() - begun, rendering.result.audio_seconds
+        metrics.count_rendering(engine=settings.ENGINE, seconds=seconds, audio_seconds=audio_seconds)
         lease.check()
         key = storage.make_key(
             "artifacts", claim.job_id, request.audio_format.value, attempt=f"{claim.attempt}-{claim.fence}"

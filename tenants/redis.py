@@ -12,6 +12,8 @@ from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tenants.metrics import count_breaker_opening
+
 # What a caller of the clients below catches; redis-py raises OSError subclasses of its own kind too.
 RedisError = redis.RedisError
 
@@ -48,6 +50,7 @@ class Breaker:
             if self._failures >= _FAILURES_BEFORE_OPEN:
                 self._open_until = time.monotonic() + _OPEN_SECONDS
                 self._failures = 0
+                count_breaker_opening(open_seconds=_OPEN_SECONDS)
 
     def succeeded(self) -> None:
         with self._lock:

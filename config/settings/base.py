@@ -187,6 +187,11 @@ CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
 }
 CELERY_VISIBILITY_TIMEOUT = 1800
 
+# Of a worker or dispatcher: where Prometheus reads their numbers. The web and the admin process answer /metrics.
+METRICS_HOST = env.read("METRICS_HOST", "127.0.0.1")
+METRICS_PORT = env.read_int("METRICS_PORT", 0)  # 0: nowhere
+BUILD_REVISION = env.read("BUILD_REVISION")  # of the image, shown among the numbers
+
 LOG_LEVEL = env.read_choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
 LOGGING = logging.configuration(level=LOG_LEVEL)
 LOGGING_CONFIG = "config.logging.configure"

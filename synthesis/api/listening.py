@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from synthesis import selectors, services
+from synthesis import metrics, selectors, services
 from synthesis.api.threads import in_thread
 from synthesis.errors import JobCancelledError, JobFailedError
 from synthesis.models import TERMINAL_STATUSES, JobStatus, SynthesisJob
@@ -90,6 +90,7 @@ class Listening:
         self._artifact_position = 0  # where what was not sent yet begins in the artifact
         self._marked_at = time.monotonic()
         self.delivered_chars = 0
+        self.is_warm = False  # what has begun came from a worker that had the voice in memory
 
     async def pieces(self) -> AsyncGenerator[bytes]:
         """The audio as it is made.
@@ -98,6 +99,7 @@ class Listening:
         StreamCutError. Closed or cancelled before the end, it cancels the job.
         """
         has_ended = False
+        metrics.add_listeners(1)
         try:
             async for piece in self._pieces():
                 yield piece
@@ -106,6 +108,7 @@ class Listening:
             has_ended = True
             raise
         finally:
+            metrics.add_listeners(-1)
             if not has_ended:
                 self._leave()
 
@@ -126,6 +129,7 @@ class Listening:
                         self._has_gap = must_ask = True
                         continue
                     self._has_begun, self._artifact_position = True, entry.artifact_end
+                    self.is_warm = self.is_warm or entry.is_warm
                     yield entry.data
                     await self._note_delivered(entry)
             if must_ask:

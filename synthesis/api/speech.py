@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.renderers import JSONRenderer
 
-from synthesis import selectors, services
+from synthesis import metrics, selectors, services
 from synthesis.api.listening import (
     JobState,
     Listening,
@@ -26,7 +26,7 @@ from synthesis.api.listening import (
 from synthesis.api.serializers import JobSerializer, SpeechOrder
 from synthesis.api.threads import in_thread
 from synthesis.api.views import read_job_id
-from synthesis.contracts import CONTENT_TYPES, MAX_SPEECH_CHARS, AudioFormat
+from synthesis.contracts import CONTENT_TYPES, LIVE_FORMATS, MAX_SPEECH_CHARS, AudioFormat
 from synthesis.errors import JobCancelledError, JobNotFinishedError
 from synthesis.models import TERMINAL_STATUSES, JobKind, JobStatus, SynthesisJob
 from tenants.api import idempotency, throttling
@@ -77,6 +77,7 @@ class _Accepted:
 
 
 async def _speak(request: HttpRequest) -> HttpResponseBase:
+    arrived = time.perf_counter()
     accepted = await in_thread(_accept, request)
     if not accepted.is_new:
         return await _replay(accepted.job)
@@ -84,6 +85,12 @@ async def _speak(request: HttpRequest) -> HttpResponseBase:
     pieces = listening.pieces()
     # The status waits for the first sound: a failure before it has a status of its own.
     first = await anext(pieces, b"")
+    metrics.observe_first_audio(
+        started=arrived,
+        is_live=accepted.job.audio_format in LIVE_FORMATS,
+        is_warm=listening.is_warm,
+        text_chars=accepted.job.billable_chars,
+    )
     return StreamingHttpResponse(
         _from_first(first, pieces),
         content_type=CONTENT_TYPES[AudioFormat(accepted.job.audio_format)],

@@ -14,7 +14,7 @@ import structlog
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 
-from synthesis import dispatch, selectors, services
+from synthesis import dispatch, metrics, selectors, services
 from tenants.api import idempotency
 
 log = structlog.get_logger(__name__)
@@ -25,6 +25,7 @@ RING_AGAIN_SECONDS: Final = 5.0
 RINGS_A_ROUND: Final = 16  # wakes that many threads; each works until nothing is due
 REAP_SECONDS: Final = 5.0
 PURGE_SECONDS: Final = 3600.0
+MEASURE_SECONDS: Final = 5.0
 
 
 class Dispatcher:
@@ -32,7 +33,7 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self._rang_at: dict[str, float] = {}
-        self._reaped_at = self._purged_at = float("-inf")
+        self._reaped_at = self._purged_at = self._measured_at = float("-inf")
 
     def run_round(self) -> None:
         now = time.monotonic()
@@ -45,6 +46,10 @@ class Dispatcher:
             self._purged_at = now
             for tenant_id in selectors.list_tenants_with_jobs():
                 idempotency.purge_old(tenant_id=tenant_id)
+        if now - self._measured_at >= MEASURE_SECONDS:
+            self._measured_at = now
+            metrics.show_queues(selectors.measure_queues())
+        metrics.note_dispatcher_round()
 
     def _ring(self, now: float) -> None:
         for queue, due in selectors.count_due_jobs(waiting_seconds=WAIT_BEFORE_RING_SECONDS).items():
