@@ -54,8 +54,12 @@ test-faults: $(STAMPS)/dev  ## Run the long fault and chaos tests
 	@exec $(PYTHON) -m pytest -q -p no:xdist -m faults
 
 .PHONY: bench
-bench: setup  ## Measure the first byte of streamed speech against its floor (var/bench/first_byte.json)
+bench: setup $(if $(wildcard $(STAMPS)/neural),bench-engine)  ## Measure the first byte of streamed speech against its floor (var/bench/first_byte.json)
 	@exec $(PYTHON) -m tests.benchmarks.first_byte
+
+.PHONY: bench-engine
+bench-engine: $(STAMPS)/neural  ## Measure the neural engine against its floors (GPT_SOVITS_UPSTREAM=checkout: and upstream)
+	@exec $(PYTHON) -m tests.benchmarks.engine
 
 .PHONY: bench-voice
 bench-voice: $(STAMPS)/judge  ## Judge the engine's words and likeness on recordings from Debian packages (needs apt-get)
