@@ -65,6 +65,24 @@ def test_the_voice_has_the_references_pitch(parametric: ParametricEngine, pitch_
     assert median_f0_hz(samples) == pytest.approx(median_f0_hz(reference.samples), rel=0.03)
 
 
+def test_the_pitch_is_found_in_a_list_of_letters(parametric: ParametricEngine) -> None:
+    spoken = make_reference(median_f0_hz=300.0, tract_scale=1.1).samples
+    silence = np.zeros(10_000, dtype=np.float32)  # digital: noise at its place has a pitch for some trackers
+    pieces = [piece for start in range(0, len(spoken), 12_000) for piece in (spoken[start : start + 12_000], silence)]
+    voice = parametric.prepare_voice([ReferenceAudio(np.concatenate(pieces), 24_000)])
+    assert float(np.exp(voice.arrays["log_f0_median"])) == pytest.approx(median_f0_hz(spoken), rel=0.02)
+
+
+def test_unvoiced_sounds_are_not_vocoded(parametric: ParametricEngine, voice: VoicePrompt) -> None:
+    """They do not depend on the drift of pitch; a vocoder's noise would. At every pace that espeak-ng can speak."""
+    for speed in (0.87, 1.0, 1.6):
+        one, other = (
+            speak(parametric, SENTENCE, voice, options=SynthesisOptions(speed=speed, seed=seed))[0] for seed in (1, 2)
+        )
+        audible = np.abs(one) > 1e-3
+        assert 0.05 < np.mean((one == other)[audible]) < 0.5
+
+
 def test_the_voice_has_the_references_timbre(parametric: ParametricEngine) -> None:
     low = make_reference(median_f0_hz=120.0, tract_scale=0.85)
     high = make_reference(median_f0_hz=210.0, tract_scale=1.15)

@@ -49,7 +49,7 @@ from synthesis.engines.parametric.voice_model import VoiceModel
 from synthesis.engines.parametric.world import F64, SAMPLE_RATE_HZ, analyse_clean
 
 ENGINE_NAME = "parametric"
-REVISION = 1  # raise it with any change of this package's code that changes a voice or a sound
+REVISION = 2  # raise it with any change of this package's code that changes a voice or a sound
 
 # Libraries whose release may change a sound.
 _SOUNDING_LIBRARIES = ("espeakng-loader", "pyworld-prebuilt", "pyopenjtalk-plus", "soxr")
@@ -132,13 +132,15 @@ class ParametricEngine:
     ) -> Iterator[AudioChunk]:
         runs = plan_speech(text, language, options.pronunciations)
         wanted_rate = WORDS_PER_MINUTE * model.rate_ratio * options.speed
-        rate = round(min(max(wanted_rate, SLOWEST_WORDS_PER_MINUTE), FASTEST_WORDS_PER_MINUTE))
-        stretch = rate / wanted_rate  # what espeak-ng cannot do, WORLD does
+        possible_rate = min(max(wanted_rate, SLOWEST_WORDS_PER_MINUTE), FASTEST_WORDS_PER_MINUTE)
+        rate = round(possible_rate)
+        stretch = possible_rate / wanted_rate  # 1.0, but for what espeak-ng cannot do: that is left to WORLD
         speeches = [self._espeak.speak(run.text, run.language.espeak_voice + ESPEAK_VARIANT, rate) for run in runs]
         source = _join(speeches)
         if source is None:
             raise UnspeakableTextError("The text holds nothing that can be spoken.")
         samples = convert(
+            source,
             analyse_clean(source),
             model,
             self._bank.pitch(language),

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import signal
-from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.distance import cdist
 
 from synthesis.engines.audio import resample
@@ -21,10 +20,10 @@ from synthesis.engines.parametric.conversion import DEFAULT_SETTINGS, Conversion
 from synthesis.engines.parametric.source_bank import SourceSpeaker, count_syllables, samples_of_frames
 from synthesis.engines.parametric.spectra import (
     BAND_HZ,
-    CEPSTRA,
     MELS,
     NEPER_PER_DB,
     aperiodicity_logits,
+    bands_to_bins,
     find_active,
     find_bandwidth_hz,
     log_mel,
@@ -32,8 +31,8 @@ from synthesis.engines.parametric.spectra import (
     to_cepstra,
     warp_frequency,
 )
-from synthesis.engines.parametric.voice_model import ClassMap, VoiceModel
-from synthesis.engines.parametric.world import F64, FRAME_MS, SAMPLE_RATE_HZ, analyse_recording
+from synthesis.engines.parametric.voice_model import VoiceModel
+from synthesis.engines.parametric.world import F64, FRAME_MS, SAMPLE_RATE_HZ, analyse_recording, refine_pitch
 
 SHORTEST_REFERENCE_SECONDS = 1.0
 SILENT_PEAK = 1e-4
@@ -46,7 +45,7 @@ QUIETEST_ACTIVE_RMS, LOUDEST_ACTIVE_RMS = 0.04, 0.18
 # Syllable counts of word lists and noisy clips mislead; a wider range made such voices crawl.
 SLOWEST_RATE_RATIO, FASTEST_RATE_RATIO = 0.85, 1.2
 
-_KEPT_NEIGHBOURS = 400
+_FALL_DB_PER_OCTAVE = 18.0  # of voiced speech, or telephone clips turn hissy
 _OCTAVE_ERROR = math.log(1.9)
 
 
@@ -54,9 +53,8 @@ _OCTAVE_ERROR = math.log(1.9)
 class _ClipMeasurement:
     """One clip taken apart; envelopes are cleaned of stationary noise and hold active speech only."""
 
-    f0_hz: F64  # (T,)
+    f0_hz: F64  # (T'',), of every frame with a fundamental, quiet ones too
     voiced: F64  # (T, K)
-    unvoiced: F64  # (T', K)
     aperiodicity: F64  # (T, 6) logits
     snr_db: float
     active_power: float  # mean square at the clip's own level
@@ -73,7 +71,7 @@ def prepare_model(
     measured = [_measure(clip) for clip in clips]
     f0_hz = np.concatenate([clip.f0_hz for clip in measured])
     aperiodicity = np.concatenate([clip.aperiodicity for clip in measured])
-    if (aperiodicity[:, 0] < _PERIODIC_LOGIT).sum() < FEWEST_VOICED_FRAMES:
+    if min((aperiodicity[:, 0] < _PERIODIC_LOGIT).sum(), len(f0_hz)) < FEWEST_VOICED_FRAMES:
         raise UnusableReferenceError("The recording holds too little clear speech to learn a voice from.")
     median, spread = _pitch_statistics(f0_hz)
 
@@ -83,17 +81,8 @@ def prepare_model(
     bandwidth_hz = min(find_bandwidth_hz(bands.mean(axis=0)), 0.97 * nyquist_hz)
     tract_scale = _fit_tract_scale(envelopes, source.voiced_envelopes, median - source.pitch.median, bandwidth_hz)
 
-    # The classes learn what all of the warp leaves over, though the conversion applies only a part of it: learnt from
-    # the part, they moved the formants the rest of the way, frame by frame, and lost the words again.
-    source_voiced = remove_gain(log_mel(warp_frequency(source.voiced_envelopes, tract_scale)))
-    source_unvoiced = remove_gain(log_mel(warp_frequency(source.unvoiced_envelopes, tract_scale)))
-    reference_voiced = _fill_above(remove_gain(bands), source_voiced, bandwidth_hz, fall_db_per_octave=18.0)
-    reference_unvoiced = _fill_above(
-        remove_gain(log_mel(np.concatenate([clip.unvoiced for clip in measured]))),
-        source_unvoiced,
-        bandwidth_hz,
-        fall_db_per_octave=9.0,
-    )
+    applied_scale = tract_scale**settings.tract_strength
+    voiced_timbre, unvoiced_timbre = _measure_timbre(bands, source, applied_scale, bandwidth_hz, settings)
     active_seconds = sum(clip.active_seconds for clip in measured)
     rate = sum(clip.syllables for clip in measured) / max(active_seconds, 0.3)
     active_rms = math.sqrt(sum(c.active_power * c.active_seconds for c in measured) / active_seconds)
@@ -105,13 +94,12 @@ def prepare_model(
         rate_ratio=float(np.clip(rate / source.syllables_per_second, SLOWEST_RATE_RATIO, FASTEST_RATE_RATIO)),
         snr_db=min(clip.snr_db for clip in measured),
         bandwidth_hz=bandwidth_hz,
-        voiced=_map_classes(source_voiced, reference_voiced, settings.voiced_classes, settings),
-        unvoiced=_map_classes(source_unvoiced, reference_unvoiced, settings.unvoiced_classes, settings),
+        voiced_timbre=voiced_timbre,
+        unvoiced_timbre=unvoiced_timbre,
         aperiodicity_mean=aperiodicity.mean(axis=0),
         aperiodicity_spread=aperiodicity.std(axis=0),
         source_aperiodicity_mean=source.aperiodicity_mean,
         source_aperiodicity_spread=source.aperiodicity_spread,
-        neighbours=_sample(reference_voiced, _KEPT_NEIGHBOURS),
     )
 
 
@@ -131,14 +119,15 @@ def _measure(clip: ReferenceAudio) -> _ClipMeasurement:
     analysis = analyse_recording(leveled)
     envelope, snr_db = _subtract_noise(analysis.envelope)
     active = find_active(log_mel(envelope))
-    voiced, unvoiced = analysis.is_voiced & active, ~analysis.is_voiced & active
+    voiced = analysis.is_voiced & active
     if voiced.sum() < 2:
         raise UnusableReferenceError("The recording holds no voiced speech.")
+    # Only active frames would leave out the soft ends of words, and moved the median of a list of letters by 5 %.
+    refined = refine_pitch(leveled, analysis.f0_hz)
     heard = samples[samples_of_frames(active, len(samples))]
     return _ClipMeasurement(
-        f0_hz=analysis.f0_hz[voiced],
+        f0_hz=refined[refined > 0],
         voiced=envelope[voiced],
-        unvoiced=envelope[unvoiced],
         aperiodicity=aperiodicity_logits(analysis.aperiodicity[voiced]),
         snr_db=snr_db,
         active_power=float(np.mean(heard**2)),
@@ -203,80 +192,37 @@ def _fit_tract_scale(reference: F64, source: F64, log_f0_ratio: float, bandwidth
     return float(scales[int(np.argmin(scores + 0.35 * prior))])
 
 
-def _fill_above(reference: F64, source: F64, bandwidth_hz: float, *, fall_db_per_octave: float) -> F64:
+def _measure_timbre(
+    reference: F64, source: SourceSpeaker, scale: float, bandwidth_hz: float, settings: ConversionSettings
+) -> tuple[F64, F64]:
+    """What all voiced sounds of the source, warped by `scale`, and its unvoiced ones have in common to be changed by.
+
+    reference: (T, M) log mel of voiced frames. Returns two of (M,), which leave the source's mean energy as it is.
+    """
+    warped = warp_frequency(source.voiced_envelopes, scale)
+    shapes = remove_gain(log_mel(warped))
+    timbre = _fill_above(remove_gain(reference), shapes, bandwidth_hz).mean(axis=0) - shapes.mean(axis=0)
+    limit = settings.max_offset_db * NEPER_PER_DB
+    # The shelf falls over a third of an octave from where the reference's recording ends.
+    shelf = settings.shelf_db * NEPER_PER_DB * np.clip(np.log2(BAND_HZ / bandwidth_hz) * 3.0, 0.0, 1.0)
+    timbre = np.clip(timbre, -limit, limit) + shelf
+
+    def keep_energy(envelopes: F64, bands: F64) -> F64:
+        mean = envelopes.mean(axis=0)
+        return np.asarray(bands - np.log((mean * np.exp(bands_to_bins(bands))).sum() / mean.sum()))
+
+    voiced = keep_energy(warped, timbre)
+    return voiced, keep_energy(source.unvoiced_envelopes, settings.unvoiced_timbre_strength * timbre)
+
+
+def _fill_above(reference: F64, source: F64, bandwidth_hz: float) -> F64:
     """Above the reference's bandwidth the source's mean shape, never falling slower than speech does. (T, M)."""
     above = 0.93 * bandwidth_hz < BAND_HZ
-    if not above.any() or not len(reference) or not len(source):
+    if not above.any():
         return reference
     edge = int(np.flatnonzero(~above)[-1])
     shape = source.mean(axis=0)
-    fall = -fall_db_per_octave * NEPER_PER_DB * np.log2(BAND_HZ / BAND_HZ[edge])
+    fall = -_FALL_DB_PER_OCTAVE * NEPER_PER_DB * np.log2(BAND_HZ / BAND_HZ[edge])
     filled = reference.copy()
     filled[:, above] = reference[:, edge, None] + np.minimum(shape - shape[edge], fall)[above]
     return remove_gain(filled)
-
-
-def _map_classes(source: F64, reference: F64, count: int, settings: ConversionSettings) -> ClassMap:
-    """Pair the source's classes of sounds with the reference's frames. (T, M) and (T', M), gain removed.
-
-    Entropic optimal transport from class means to frames; what a class is carried to, minus what it is, becomes its
-    offset. Later rounds compare converted classes (as INCA does, Erro et al. 2010).
-    """
-    if len(source) < 20 or len(reference) < 20:  # too few to tell classes apart: leave these sounds as they are
-        return ClassMap(np.zeros(CEPSTRA), np.ones(CEPSTRA), np.zeros((1, CEPSTRA)), np.zeros((1, MELS)))
-    source_cepstra = to_cepstra(source)
-    mean, spread = source_cepstra.mean(axis=0), source_cepstra.std(axis=0)
-    places = (source_cepstra - mean) / (spread + 1e-6)
-    centres = _cluster(places, count)
-    nearest = np.argmin(cdist(places, centres, "sqeuclidean"), axis=1)
-    sizes = np.bincount(nearest, minlength=len(centres)).astype(np.float64)
-    overall = source.mean(axis=0)
-    means = np.stack([source[nearest == j].mean(axis=0) if sizes[j] else overall for j in range(len(centres))])
-
-    kept = _sample(reference, 800)
-    reference_cepstra = to_cepstra(reference)
-    reference_mean, reference_spread = reference_cepstra.mean(axis=0), reference_cepstra.std(axis=0) + 1e-6
-    targets = (to_cepstra(kept) - reference_mean) / reference_spread
-    overall_offset = reference.mean(axis=0) - overall
-    weights = np.maximum(sizes, 1.0) / np.maximum(sizes, 1.0).sum()
-    places = centres
-    for _ in range(4):
-        plan = _transport(cdist(places, targets, "sqeuclidean"), weights)
-        carried = np.einsum("jt,tm->jm", plan / plan.sum(axis=1, keepdims=True), kept)
-        evidence = sizes[:, None]
-        offsets = evidence * (carried - means) + settings.shrink_frames * overall_offset
-        offsets /= evidence + settings.shrink_frames
-        places = (to_cepstra(means + offsets) - reference_mean) / reference_spread
-    return ClassMap(mean, spread, centres, gaussian_filter1d(offsets, 1.2, axis=1))
-
-
-def _cluster(points: F64, count: int, rounds: int = 15) -> F64:
-    """Centres of k-means with k-means++ starts, always the same ones. (T, C) to (count, C)."""
-    random = np.random.default_rng(0)
-    count = min(count, len(points))
-    centres = [points[random.integers(len(points))]]
-    distance = np.full(len(points), np.inf)
-    while len(centres) < count:
-        distance = np.minimum(distance, ((points - centres[-1]) ** 2).sum(axis=1))
-        total = distance.sum()
-        if total <= 0.0:
-            break  # fewer different points than classes
-        centres.append(points[random.choice(len(points), p=distance / total)])
-    found = np.stack(centres)
-    for _ in range(rounds):
-        nearest = np.argmin(cdist(points, found, "sqeuclidean"), axis=1)
-        found = np.stack(
-            [points[nearest == j].mean(axis=0) if (nearest == j).any() else found[j] for j in range(len(found))]
-        )
-    return found
-
-
-def _transport(cost: F64, weights: F64, rounds: int = 60) -> F64:
-    """Entropic optimal transport (Cuturi 2013, algorithm 1) of classes to equally heavy frames. (J, T) to (J, T)."""
-    kernel = np.exp(-(cost - cost.min()) / (0.08 * float(np.median(cost)))) + 1e-30
-    frame_weight = 1.0 / cost.shape[1]
-    right = np.ones(cost.shape[1])
-    for _ in range(rounds):
-        left = weights / (kernel * right).sum(axis=1)
-        right = frame_weight / (kernel * left[:, None]).sum(axis=0)
-    return np.asarray(left[:, None] * kernel * right)

@@ -55,6 +55,15 @@ def analyse_recording(samples: F64) -> Analysis:
     return _analyse(samples, f0, times)
 
 
+def refine_pitch(samples: F64, f0_hz: F64) -> F64:
+    """A pitch track refined by instantaneous frequency (StoneMask); 0 where that finds no fundamental.
+
+    samples: (N,); (T,) to (T,) hertz.
+    """
+    times = np.arange(len(f0_hz)) * (FRAME_MS / 1000.0)
+    return np.asarray(pyworld.stonemask(np.ascontiguousarray(samples), f0_hz, times, SAMPLE_RATE_HZ))
+
+
 def resynthesize(analysis: Analysis, stretch: float = 1.0) -> F64:
     """(N,) samples; `stretch` 2.0 makes them twice as long at the same pitch."""
     return np.asarray(
