@@ -21,6 +21,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import synthesis.contracts, synthesis.rendering, synthesis.engines.base, synthesis.engines.fake
 import synthesis.engines.parametric
+import synthesis.engines.gpt_sovits.library, synthesis.engines.gpt_sovits.importing
 """
 
 WEB_PROCESS = """

@@ -7,77 +7,27 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import wave
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from config.client import ApiClient
-from config.database import URL_VARIABLES
-from config.embedded.processes import free_port
+from synthesis.engines.gpt_sovits.config import ModelVersion
+from synthesis.engines.gpt_sovits.models import list_models
+from tests.engines.gpt_sovits.random_models import write_checkpoints
+from tests.serving_process import ROOT, Serving, newcomers_environment, serve
 
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 SHELL_BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
 START_SECONDS = 90.0
 
 
-@dataclass(frozen=True, slots=True)
-class Serving:
-    port: int
-    api_key: str
-    curl: str
-    admin_url: str
-
-
-def newcomers_environment() -> dict[str, str]:
-    """Ours without what the test settings have put into it."""
-    ours = set(URL_VARIABLES.values()) | {
-        *("DJANGO_SETTINGS_MODULE", "CANTORIA_PROCESS", "REDIS_URL", "STORAGE_URL", "SECRET_KEY", "KEY_PEPPER"),
-        *("MASTER_KEY", "ENGINE", "LOG_LEVEL"),
-    }
-    return {name: value for name, value in os.environ.items() if name not in ours}
-
-
 @pytest.fixture(scope="module")
 def serving() -> Iterator[Serving]:
-    """`make serve`'s own process, with the servers embedded under var/ like anybody's."""
-    port, admin_port = free_port(), free_port()
-    process = subprocess.Popen(
-        [sys.executable, "manage.py", "serve", "--port", str(port), "--admin-port", str(admin_port)],
-        cwd=ROOT,
-        env=newcomers_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    watchdog = threading.Timer(START_SECONDS, process.terminate)
-    watchdog.start()
-    try:
-        lines: list[str] = []
-        for line in process.stdout:
-            lines.append(line)
-            if "Ctrl-C stops everything" in line:
-                break
-        watchdog.cancel()
-        output = "".join(lines)
-        assert "Ctrl-C stops everything" in output, output
-        # From here on nobody reads: a full pipe would stop the service.
-        threading.Thread(target=process.stdout.read, daemon=True).start()
-        yield Serving(
-            port=port,
-            api_key=re.findall(r"Key +(ct_live_\w+)", output)[0],
-            curl=re.findall(r"^ +(curl .*)$", output, flags=re.MULTILINE)[0],
-            admin_url=re.findall(r"Admin +(\S+)", output)[0],
-        )
-    finally:
-        watchdog.cancel()
-        process.terminate()
-        assert process.wait(timeout=90) == 0
+    with serve(start_seconds=START_SECONDS) as started:
+        yield started
 
 
 def run_shell(script: str, *, folder: Path, **variables: str) -> str:
@@ -149,3 +99,43 @@ def test_every_make_target_and_folder_the_readme_names_exists() -> None:
     assert {target for target in targets if not re.search(rf"^{target}:", makefile, flags=re.MULTILINE)} == set()
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.fixture(scope="module")
+def neural_commands() -> list[str]:
+    block = next(block for block in SHELL_BLOCKS if "import_model" in block)
+    return re.findall(r"^python .*?(?:[^\\]$)", block, flags=re.MULTILINE | re.DOTALL)
+
+
+def run_as_newcomer(command: str, *, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["/bin/bash", "-c", command.replace("python manage.py", f"{sys.executable} {ROOT / 'manage.py'}")],
+        cwd=folder,
+        env={**newcomers_environment(), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_readmes_import_of_a_model_works_on_files_of_those_names(
+    neural_commands: list[str], tmp_path: Path
+) -> None:
+    command = neural_commands[0]
+    made = write_checkpoints(tmp_path / "made", ModelVersion.V2_PRO_PLUS)
+    names = re.findall(r"\S+", command.partition("import_model")[2].partition("--name")[0].replace("\\", ""))
+    for path, name in zip(made, names, strict=True):
+        path.rename(tmp_path / name)
+    result = run_as_newcomer(command, folder=tmp_path, MODEL_PATH=str(tmp_path / "models"))
+    assert result.returncode == 0, result.stderr
+    assert list_models(tmp_path / "models") == ["warm"]
+
+
+def test_the_readmes_fetch_says_plainly_when_there_is_no_network(neural_commands: list[str], tmp_path: Path) -> None:
+    result = run_as_newcomer(
+        neural_commands[1], folder=tmp_path, MODEL_PATH=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:1"
+    )
+    assert result.returncode == 1
+    assert "import_model" in result.stderr  # the cure
+    assert "Traceback" not in result.stderr

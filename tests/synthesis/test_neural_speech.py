@@ -15,7 +15,7 @@ from synthesis import worker
 from synthesis.engines.gpt_sovits import pipeline
 from synthesis.models import JobStatus
 from tenants.models import Tenant
-from tests.engines.gpt_sovits.conftest import END_BIAS
+from tests.engines.gpt_sovits.conftest import END_LOGIT
 from tests.engines.gpt_sovits.random_models import install
 from tests.factories import make_api_key, make_tenant
 from tests.synthesis.jobs import Customer, findings, work
@@ -30,7 +30,7 @@ TEXT = "今天天气真好，我们去公园散步吧。The kettle is on, 3 cups
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    install(folder, tmp_path_factory.mktemp("checkpoints"), end_bias=END_BIAS)
+    install(folder, tmp_path_factory.mktemp("checkpoints"), end_logit=END_LOGIT)
     return folder
 
 

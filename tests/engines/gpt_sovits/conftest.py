@@ -15,7 +15,7 @@ from tests.engines.gpt_sovits.random_models import install
 
 # An untrained network makes no speech, and what the guards say of its codes is luck: those tests that are not about
 # them look away. Ends come after one to four seconds.
-END_BIAS = 0.5
+END_LOGIT = 4.0
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def no_guards(monkeypatch: pytest.MonkeyPatch) -> None:
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one tiny untrained model, imported from upstream's file formats."""
     folder = tmp_path_factory.mktemp("models")
-    install(folder, tmp_path_factory.mktemp("checkpoints"), end_bias=END_BIAS)
+    install(folder, tmp_path_factory.mktemp("checkpoints"), end_logit=END_LOGIT)
     return folder
 
 

@@ -26,7 +26,7 @@ from synthesis.engines.gpt_sovits.engine import GptSovitsEngine
 from synthesis.engines.gpt_sovits.errors import ModelNotFoundError, UnsupportedModelError
 from synthesis.engines.gpt_sovits.library import Library, Precision
 from synthesis.rendering import render
-from tests.engines.gpt_sovits.conftest import END_BIAS, make_clip
+from tests.engines.gpt_sovits.conftest import END_LOGIT, make_clip
 from tests.engines.gpt_sovits.random_models import install
 
 pytestmark = pytest.mark.usefixtures("no_guards")
@@ -160,8 +160,8 @@ def test_a_whole_text_is_rendered_the_same_twice(neural: GptSovitsEngine, neural
 @pytest.fixture(scope="module")
 def two_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
     folder = tmp_path_factory.mktemp("two")
-    install(folder, tmp_path_factory.mktemp("a"), name="warm", end_bias=END_BIAS)
-    install(folder, tmp_path_factory.mktemp("b"), ModelVersion.V1, name="old", seed=2, end_bias=END_BIAS)
+    install(folder, tmp_path_factory.mktemp("a"), name="warm", end_logit=END_LOGIT)
+    install(folder, tmp_path_factory.mktemp("b"), ModelVersion.V1, name="old", seed=2, end_logit=END_LOGIT)
     library = Library(folder, default_model="warm", device="cpu")
     yield library
     library.close()

