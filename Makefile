@@ -31,7 +31,7 @@ help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .PHONY: setup
-setup: $(STAMPS)/default $(if $(filter gpt_sovits,$(ENGINE)),$(STAMPS)/neural)  ## Make .venv with the locked packages (ENGINE=gpt_sovits: with PyTorch)
+setup: $(STAMPS)/default $(if $(filter gpt_sovits,$(ENGINE)),$(STAMPS)/neural) $(if $(filter s3:%,$(STORAGE_URL)),$(STAMPS)/s3)  ## Make .venv with the locked packages (ENGINE=gpt_sovits: with PyTorch; STORAGE_URL=s3://: with boto3)
 
 # Only what was given to make itself: desktops set a LANGUAGE of another meaning.
 .PHONY: demo
@@ -44,7 +44,7 @@ serve: setup  ## Run the API (PORT=8000), the admin (ADMIN_PORT=PORT+1) and a wo
 	@exec $(PYTHON) manage.py serve $(if $(PORT),--port $(PORT)) $(if $(ADMIN_PORT),--admin-port $(ADMIN_PORT))
 
 .PHONY: test
-test: $(STAMPS)/dev $(STAMPS)/neural  ## Run the test suite, real PostgreSQL and Redis included
+test: $(STAMPS)/dev $(STAMPS)/neural $(STAMPS)/s3  ## Run the test suite, real PostgreSQL and Redis included
 	@$(PYTHON) -m pytest -q -p no:xdist tests/config/test_readme.py
 	@exec $(PYTHON) -m pytest -q -n $(TEST_WORKERS) -m 'not faults and not browser and not cluster' \
 		--ignore tests/config/test_readme.py
@@ -76,7 +76,7 @@ check: $(STAMPS)/dev  ## Lint, types, import contracts, migrations, OpenAPI
 
 .PHONY: lock
 lock: $(STAMPS)/uv  ## Re-make the hashed locks from pyproject.toml
-	for extra in default dev; do \
+	for extra in default dev s3; do \
 		$(VENV)/uv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --only-binary :all: \
 			--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
 			--custom-compile-command 'make lock' --output-file requirements/$$extra.txt \
@@ -100,6 +100,11 @@ $(STAMPS)/default: requirements/default.txt | $(PYTHON)
 
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/default
 	@echo 'Installing development packages'
+	@$(PIP_INSTALL) $(LOCKED) -r $<
+	@touch $@
+
+$(STAMPS)/s3: requirements/s3.txt $(STAMPS)/default
+	@echo 'Installing packages for object storage'
 	@$(PIP_INSTALL) $(LOCKED) -r $<
 	@touch $@
 

@@ -132,6 +132,17 @@ class StorageKeyRefusedError(ApplicationError):
     status = 500
 
 
+class StorageUnavailableError(ApplicationError):
+    """The bucket does not answer, or refuses us. Which of the two is in the log: it is no caller's business."""
+
+    code = "storage_unavailable"
+    status = 503
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("The object storage does not answer.", retry_after_seconds=5.0)
+
+
 class OutsideTenantScopeError(RuntimeError):
     """Tenant data was asked for without `tenant_scope`: a bug, raised rather than answered with 0 rows."""
 

@@ -5,48 +5,42 @@ Keys: `tenants/{tenant}/{kind}/{yyyy}/{mm}/{object}[/{attempt}-{fence}].{ext}`; 
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import IO, Final, Literal
-from urllib.parse import parse_qs, unquote, urlsplit
 from uuid import UUID
 
+import structlog
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
-from django.core.files.base import ContentFile, File
-from django.core.files.storage import FileSystemStorage, Storage
+from django.core.files.base import File
 from django.utils import timezone
+from django.utils.http import content_disposition_header
 
 from tenants.errors import StorageKeyRefusedError
+from tenants.object_stores import FolderStore, ObjectStore, PresignedUpload, StoredObject
+from tenants.storage_url import FolderLocation, parse_storage_url
+
+log = structlog.get_logger(__name__)
 
 Kind = Literal["clips", "prepared", "artifacts", "exports"]
 
+PRESIGNED_SECONDS: Final = 300
+MAX_PRESIGNED_SECONDS: Final = 3_600
 _MAX_KEY_BYTES: Final = 512
 _PART: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*")
 
 
 @lru_cache(maxsize=4)
-def _backend(url: str) -> Storage:
-    """The django-storages or file-system backend that STORAGE_URL names."""
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        # 0600: clips and artifacts are nobody else's business on a shared host.
-        return FileSystemStorage(location=Path(unquote(parts.path)), file_permissions_mode=0o600)
-    if parts.scheme == "s3":
-        from storages.backends.s3 import S3Storage
+def open_store(url: str) -> ObjectStore:
+    """What STORAGE_URL names; one for all tenants and threads of this process."""
+    location = parse_storage_url(url)
+    if isinstance(location, FolderLocation):
+        return FolderStore(location.root)
+    from tenants.bucket import BucketStore  # boto3 is of the s3 extra
 
-        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        backend: Storage = S3Storage(
-            bucket_name=parts.netloc,
-            endpoint_url=query.get("endpoint"),
-            region_name=query.get("region"),
-            file_overwrite=False,
-            default_acl=None,
-        )
-        return backend
-    raise ImproperlyConfigured("STORAGE_URL must begin with file:// or s3://")
+    return BucketStore(location)
 
 
 class TenantStorage:
@@ -55,7 +49,7 @@ class TenantStorage:
     def __init__(self, tenant_id: UUID) -> None:
         self.tenant_id = tenant_id
         self.prefix = f"tenants/{tenant_id}/"
-        self._storage = _backend(settings.STORAGE_URL)
+        self._store = open_store(settings.STORAGE_URL)
 
     def make_key(self, kind: Kind, object_id: UUID, extension: str, *, attempt: str | None = None) -> str:
         """A key for a new object. `attempt` is `{attempt}-{fence}` of a job, so that no attempt overwrites another."""
@@ -64,19 +58,15 @@ class TenantStorage:
         return self._checked(f"{self.prefix}{kind}/{now:%Y}/{now:%m}/{name}")
 
     def save(self, key: str, content: bytes | IO[bytes]) -> None:
-        """Store a new object. Raises FileExistsError when the key is taken: nothing is ever overwritten."""
-        key = self._checked(key)
-        if self._storage.exists(key):
-            raise FileExistsError(key)
-        body = ContentFile(content) if isinstance(content, bytes) else File(content)
-        stored = self._storage.save(key, body)
-        if stored != key:  # lost a race: the backend chose another name
-            self._storage.delete(stored)
-            raise FileExistsError(key)
+        """Store a new object; a file is read from its beginning, in pieces, and never held whole in memory.
+
+        Raises FileExistsError when the key is taken: nothing is ever overwritten.
+        """
+        self._store.put(self._checked(key), io.BytesIO(content) if isinstance(content, bytes) else content)
 
     def open(self, key: str) -> File[bytes]:
-        """A binary file. Raises FileNotFoundError."""
-        return self._storage.open(self._checked(key), "rb")
+        """A binary file, read in pieces; `seek` is cheap. Raises FileNotFoundError."""
+        return self._store.open(self._checked(key))
 
     def read(self, key: str) -> bytes:
         """The whole object. Raises FileNotFoundError."""
@@ -85,26 +75,61 @@ class TenantStorage:
         return content
 
     def size(self, key: str) -> int:
-        return self._storage.size(self._checked(key))
+        """In bytes. Raises FileNotFoundError."""
+        return self._store.size(self._checked(key))
 
     def exists(self, key: str) -> bool:
-        return self._storage.exists(self._checked(key))
+        return self._store.exists(self._checked(key))
 
     def delete(self, key: str) -> None:
         """Delete an object; a missing one is no error."""
-        self._storage.delete(self._checked(key))
+        self._store.delete(self._checked(key))
 
     def list_keys(self, kind: Kind) -> Iterator[str]:
-        """Every key of one kind, in order of folders."""
-        folders = [f"{self.prefix}{kind}"]
-        while folders:
-            folder = folders.pop(0)
+        """Every key of one kind; in no promised order."""
+        return (stored.key for stored in self.list_objects(kind))
+
+    def list_objects(self, kind: Kind | None = None) -> Iterator[StoredObject]:
+        """Every object of one kind, or of the tenant, also those that somebody else's program put under the prefix.
+
+        A key that no other method here would take is passed over, and logged.
+        """
+        for stored in self._store.list_objects(f"{self.prefix}{kind}/" if kind else self.prefix):
             try:
-                names, files = self._storage.listdir(folder)
-            except FileNotFoundError:
-                continue
-            yield from (f"{folder}/{name}" for name in sorted(files))
-            folders.extend(f"{folder}/{name}" for name in sorted(names))
+                self._checked(stored.key)
+            except StorageKeyRefusedError:
+                log.warning("foreign_object", tenant_id=str(self.tenant_id), storage_key=repr(stored.key))
+            else:
+                yield stored
+
+    def presign_download(
+        self, key: str, *, content_type: str, filename: str, expires_seconds: int = PRESIGNED_SECONDS
+    ) -> str | None:
+        """A URL that gives this one object to whoever holds it: as a download, under a name and type of our choice.
+
+        Does not ask whether the object exists. None with file://, which has no URLs: stream it through the application.
+        """
+        key = self._checked(key)
+        _check_expiry(expires_seconds)
+        disposition = content_disposition_header(True, "".join(filter(str.isprintable, filename)))
+        assert disposition is not None
+        return self._store.presign_download(
+            key, expires_seconds=expires_seconds, content_type=content_type, content_disposition=disposition
+        )
+
+    def presign_upload(
+        self, key: str, *, content_type: str, expires_seconds: int = PRESIGNED_SECONDS
+    ) -> PresignedUpload | None:
+        """A PUT that stores this one object. None with file://. Raises FileExistsError when the key is taken.
+
+        It caps neither the size nor the number of uploads before it expires: measure and hash what came before a row
+        names it. For the function, the key is that of one attempt, so nothing of another attempt can be replaced.
+        """
+        key = self._checked(key)
+        _check_expiry(expires_seconds)
+        if self._store.exists(key):
+            raise FileExistsError(key)
+        return self._store.presign_upload(key, expires_seconds=expires_seconds, content_type=content_type)
 
     def _checked(self, key: str) -> str:
         inside = key.removeprefix(self.prefix)
@@ -114,3 +139,7 @@ class TenantStorage:
         if not all(_PART.fullmatch(part) for part in inside.split("/")):
             raise StorageKeyRefusedError("malformed storage key")
         return key
+
+
+def _check_expiry(seconds: int) -> None:
+    assert 1 <= seconds <= MAX_PRESIGNED_SECONDS, "a presigned URL is a key that cannot be revoked"

@@ -8,6 +8,7 @@ from typing import Any
 from config import env, logging
 from config.database import ALIASES, PROCESSES, URL_VARIABLES, databases
 from config.settings.unfold import UNFOLD as UNFOLD  # a setting, read by its name
+from tenants.storage_url import check_storage_url
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 VAR_DIR = BASE_DIR / "var"
@@ -25,7 +26,7 @@ def databases_from_environment() -> dict[str, dict[str, Any]]:
 SECRET_KEY = env.require("SECRET_KEY")
 KEY_PEPPER = env.require("KEY_PEPPER")
 MASTER_KEY = env.require("MASTER_KEY")  # base64 of 32 bytes; wraps the data key of every voice
-STORAGE_URL = env.require("STORAGE_URL")
+STORAGE_URL = check_storage_url(env.require("STORAGE_URL"))
 REDIS_URL = env.require("REDIS_URL")
 DATABASES = databases_from_environment()
 DATABASE_ROUTERS = ["tenants.routing.TenantRouter"]
