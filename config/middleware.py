@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import cast
 
+import structlog
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 
@@ -29,12 +30,14 @@ class ObserveRequestsMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self._is_async:
             return self._answer_async(request)
+        structlog.contextvars.clear_contextvars()  # of the thread's request before this one
         started = time.perf_counter()
         response = cast(HttpResponseBase, self.get_response(request))
         _observe(request, response, started)
         return response
 
     async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
+        structlog.contextvars.clear_contextvars()
         started = time.perf_counter()
         response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
         _observe(request, response, started)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Final, Protocol
 from uuid import UUID
@@ -140,7 +142,8 @@ class Lease:
         self._state = LeaseState.HELD
         self._asked_at = time.monotonic()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"lease-{claim.job_id}", daemon=True)
+        beat = partial(contextvars.copy_context().run, self._beat)  # its log lines name the job too
+        self._thread = threading.Thread(target=beat, name=f"lease-{claim.job_id}", daemon=True)
 
     def __enter__(self) -> Lease:
         self._thread.start()
@@ -182,7 +185,7 @@ class Lease:
                 try:
                     self._ask()
                 except Exception as error:  # PostgreSQL may be back before the lease is over; if not, the fence stands
-                    log.warning("heartbeat_failed", job_id=str(self._claim.job_id), reason=type(error).__name__)
+                    log.warning("heartbeat_failed", reason=type(error).__name__)
         finally:
             connections.close_all()
 
@@ -201,6 +204,12 @@ def work(*, queues: Sequence[str]) -> int:
 
 def process(claim: Claim) -> JobStatus | None:
     """Do one claimed job to its end, or give it back; its status then, or None when it is no longer ours."""
+    ids = {"tenant_id": str(claim.tenant_id), "job_id": str(claim.job_id), "attempt": claim.attempt}
+    with structlog.contextvars.bound_contextvars(**ids):  # on every line of this attempt
+        return _process(claim)
+
+
+def _process(claim: Claim) -> JobStatus | None:
     started = time.monotonic()
     publisher: Publisher | None = None
     if claim.has_listener:
@@ -214,15 +223,17 @@ def process(claim: Claim) -> JobStatus | None:
                 status = _render(claim, claim.request, lease, publisher, started)
     except _LeaseLostError:
         metrics.count_lease_lost(noticed_by="worker")
-        log.warning("lease_lost", job_id=str(claim.job_id), fence=claim.fence)
+        log.warning("lease_lost", fence=claim.fence)
     except _CancelSeenError:
         status = services.end_cancelled(claim, engine_seconds=time.monotonic() - started)
     except Exception as error:
         failure = _failure_of(error)
-        log.warning("attempt_failed", job_id=str(claim.job_id), code=failure.code, exc_info=error)
+        log.warning("attempt_failed", code=failure.code, exc_info=error)
         status = services.fail_render(claim, failure, engine_seconds=time.monotonic() - started)
     finally:
-        metrics.count_engine_seconds(engine=settings.ENGINE, kind=claim.kind, seconds=time.monotonic() - started)
+        seconds = time.monotonic() - started
+        metrics.count_engine_seconds(engine=settings.ENGINE, kind=claim.kind, seconds=seconds)
+        log.info("attempt_ended", kind=claim.kind, status=status or "lost", milliseconds=round(seconds * 1000))
         if publisher is not None:
             if status is JobStatus.SUCCEEDED:
                 publisher.done()

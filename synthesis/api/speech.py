@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 from uuid import UUID
 
+import structlog
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
@@ -128,6 +129,7 @@ def _accept(request: HttpRequest) -> _Accepted:
         )
         if key is not None:
             idempotency.finish(record, status=200, body=None, resource_id=job.id)
+    structlog.contextvars.bind_contextvars(job_id=str(job.id))
     return _Accepted(job, is_new=True)
 
 

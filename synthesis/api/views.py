@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from uuid import UUID
 
+import structlog
 from django.conf import settings
 from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
@@ -57,6 +58,7 @@ def read_job_id(given: str) -> UUID:
         raise JobNotFoundError from None
     if str(job_id) != given.lower():
         raise JobNotFoundError
+    structlog.contextvars.bind_contextvars(job_id=given.lower())  # on every later line of this request
     return job_id
 
 
@@ -112,6 +114,7 @@ class JobsView(TenantAPIView):
                 request=order.request,
                 api_key_id=self.caller.key_id,
             )
+            structlog.contextvars.bind_contextvars(job_id=str(job.id))
             body = describe_job(job)
             headers = {"Location": reverse("job", args=[job.id]), "X-Job-Id": str(job.id)}
             if key is not None:

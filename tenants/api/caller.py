@@ -6,6 +6,7 @@ import hmac
 from dataclasses import dataclass
 from uuid import UUID
 
+import structlog
 from django.conf import settings
 from django.http import HttpRequest
 from django.utils import timezone
@@ -78,6 +79,7 @@ def authenticate(authorization: str | None, *, address: str) -> Caller:
         raise TenantSuspendedError("This tenant is suspended.")
     if throttling.first_use_this_minute(stored.id):
         note_key_use(tenant_id=stored.tenant_id, key_id=stored.id)
+    structlog.contextvars.bind_contextvars(tenant_id=str(stored.tenant_id))  # on every line of this request
     return Caller(tenant_id=stored.tenant_id, key_id=stored.id, scopes=frozenset(stored.scopes))
 
 

@@ -103,9 +103,9 @@ def test_the_web_process_has_no_synchronous_middleware() -> None:
     [
         ("key ct_live_AbC123_secretSECRET", "key ct_[redacted]"),
         ("/gpt-sovits/tok3n/tts", "/gpt-sovits/[redacted]/tts"),
-        ("redis://:hunter2@127.0.0.1:6379/0", "redis://:[redacted]@127.0.0.1:6379/0"),
-        ("postgresql://cantoria_app:hunter2@db/x", "postgresql://cantoria_app:[redacted]@db/x"),
-        ("GET https://bucket.example/clip.wav?X-Amz-Signature=abc", "GET https://bucket.example/clip.wav?[redacted]"),
+        ("redis://:hunter2@127.0.0.1:6379/0", "redis://127.0.0.1:6379/[redacted]"),
+        ("postgresql://cantoria_app:hunter2@db/x", "postgresql://db/[redacted]"),
+        ("GET https://bucket.example/clip.wav?X-Amz-Signature=abc", "GET https://bucket.example/[redacted]"),
         ("tenant 42 spoke 7 characters", "tenant 42 spoke 7 characters"),
     ],
 )
@@ -126,6 +126,6 @@ def test_log_lines_are_json_and_hold_no_secret_even_in_tracebacks() -> None:
     except ValueError:
         logger.exception("calling with %s failed", "ct_test_AbC123_other")
     line = json.loads(output.getvalue())
-    assert line["event"] == "calling with ct_[redacted] failed"
-    assert "ValueError: bad key ct_[redacted]" in line["exception"]
+    assert line["event"] == "calling with [withheld] failed"
+    assert line["exception"]["type"] == "builtins.ValueError"
     assert "secretSECRET" not in output.getvalue()
