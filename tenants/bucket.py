@@ -195,9 +195,7 @@ class _ObjectReader(io.RawIOBase):
             for attempt in range(1, self._attempts + 1):
                 try:
                     if self._body is None:
-                        self._body = self._client.get_object(
-                            Bucket=self._bucket, Key=self._key, Range=f"bytes={self._position}-"
-                        )["Body"]
+                        self._body = self._open_rest()
                     data: bytes = self._body.read(wanted)
                     if data:
                         return data
@@ -205,7 +203,16 @@ class _ObjectReader(io.RawIOBase):
                     if attempt == self._attempts:
                         raise
                 self._drop_body()
-        raise StorageUnavailableError  # bytes are missing, and the server does not say why
+        log.error("storage_unavailable", reason="object shorter than announced")
+        raise StorageUnavailableError
+
+    def _open_rest(self) -> Any:
+        rest = self._client.get_object(Bucket=self._bucket, Key=self._key, Range=f"bytes={self._position}-")
+        if rest["ContentLength"] != self._size - self._position:  # a server without ranges gives the whole
+            rest["Body"].close()
+            log.error("storage_unavailable", reason="range ignored")
+            raise StorageUnavailableError
+        return rest["Body"]
 
     def _drop_body(self) -> None:
         if self._body is not None:
