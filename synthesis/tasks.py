@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from celery import shared_task
 from celery.signals import worker_init, worker_shutting_down
+from django.core.exceptions import ImproperlyConfigured
 
 from synthesis import worker
 from synthesis.contracts import WORK_TASK
+from synthesis.engines.errors import EngineError
 
 
 @shared_task(name=WORK_TASK, acks_late=True, ignore_result=True)  # type: ignore[untyped-decorator]
@@ -17,8 +19,11 @@ def work(*, queue: str) -> None:
 
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _load_engine(**_: object) -> None:
-    """Before the first job, not with it."""
-    worker.get_engine()
+    """Before the first job, not with it. A worker without its engine ends at once: Celery would go on without."""
+    try:
+        worker.get_engine()
+    except (EngineError, ImproperlyConfigured) as error:
+        raise SystemExit(f"cantoria: the engine cannot be loaded: {error}") from error
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]

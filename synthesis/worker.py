@@ -24,6 +24,7 @@ from synthesis import metrics, prompts, services
 from synthesis.contracts import LIVE_FORMATS, RenderRequest
 from synthesis.engines.base import SpeechEngine
 from synthesis.engines.errors import EngineError
+from synthesis.engines.gpt_sovits.errors import ModelNotFoundError, ModelUnavailableError
 from synthesis.errors import INTERNAL_ERROR
 from synthesis.models import JobStatus
 from synthesis.rendering import RenderCancelledError, render
@@ -98,10 +99,20 @@ def get_engine(model: str = "") -> SpeechEngine:
 
 
 def engine_of_voice(*, tenant_id: UUID, voice_id: UUID) -> SpeechEngine:
-    """The engine with the model that a voice, or else its tenant, names. Raises EngineError."""
+    """The engine with the model that a voice, or else its tenant, names.
+
+    Raises ModelNotFoundError for a name that is not installed, ModelUnavailableError for all else: those errors are
+    the operator's, and what they say of this machine is not for a tenant.
+    """
     with tenant_scope(tenant_id):
         model = voices_selectors.get_model_name(voice_id=voice_id)
-    return get_engine(model)
+    try:
+        return get_engine(model)
+    except EngineError as error:
+        log.error("model_not_loaded", model=model, code=error.code, reason=error.message)
+        if isinstance(error, ModelNotFoundError) and error.details.get("name") == model:
+            raise ModelNotFoundError(f"There is no model {model!r}.", name=model) from error
+        raise ModelUnavailableError from error
 
 
 def use_engine(engine: SpeechEngine | None) -> None:

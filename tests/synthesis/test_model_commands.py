@@ -23,7 +23,7 @@ from synthesis.engines.gpt_sovits.config import ModelVersion
 from synthesis.engines.gpt_sovits.model_folder import choose_model, open_extractor, read_tensors
 from synthesis.engines.gpt_sovits.models import list_models
 from synthesis.engines.gpt_sovits.published import EXTRACTOR_FILES, HUGGING_FACE, TEXT_FILES, VOICE_FILES
-from synthesis.engines.gpt_sovits.text.language_detector import _small_model as small_language_model
+from synthesis.engines.gpt_sovits.text.language_detector import packaged_model as small_language_model
 from synthesis.engines.gpt_sovits.text.reading import TextData
 from synthesis.engines.gpt_sovits.weights import CheckpointKind
 from synthesis.management.commands import fetch_models

@@ -11,7 +11,7 @@ from synthesis import worker
 from synthesis.engines.base import SpeechEngine
 from synthesis.engines.errors import EngineError
 from synthesis.engines.fake import FakeEngine
-from synthesis.engines.gpt_sovits.errors import ModelNotFoundError
+from synthesis.engines.gpt_sovits.errors import ModelFileError, ModelNotFoundError
 from synthesis.models import JobStatus
 from tenants import services as tenants
 from tenants.scoping import tenant_scope
@@ -30,7 +30,7 @@ class Models:
         try:
             return self.engines[model or "plain"]
         except KeyError:
-            raise ModelNotFoundError("There is no such model.", model=model) from None
+            raise ModelNotFoundError(f"/srv/models has no {model}.", name=model) from None
 
 
 @pytest.fixture
@@ -75,12 +75,28 @@ def test_the_same_model_again_prepares_nothing(customer: Customer, models: Model
     assert work() == 0
 
 
+def test_what_is_wrong_with_a_model_is_not_told_to_the_tenant(
+    customer: Customer, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(model: str) -> SpeechEngine:
+        raise ModelFileError("/srv/models/plain/vits.safetensors is missing. Import the model again.")
+
+    monkeypatch.setattr(models, "open", damaged)
+    job = customer.submit()
+    work()
+    done = customer.job(job.id)
+    assert (done.status, done.error_code) == (JobStatus.FAILED, "model_unavailable")
+    assert "/srv" not in done.error_message
+    assert customer.charges() == {}
+
+
 def test_a_model_that_is_not_installed_fails_the_voice_by_name(customer: Customer, models: Models) -> None:
     assert patch(customer, model="missing")[0] == 200
     work()
     with tenant_scope(customer.tenant.id):
         voice = voices.get_voice(voice_id=customer.voice_id)
     assert (voice.status, voice.failure_code) == (VoiceStatus.FAILED, "model_not_found")
+    assert voice.failure_message == "There is no model 'missing'."
     assert code_of(customer.post("/v1/speech", customer.body()))[0] == 409
     assert customer.charges() == {}
     patch(customer, model="bright")

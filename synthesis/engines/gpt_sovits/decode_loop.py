@@ -125,17 +125,20 @@ class DecodeLoop:
         taken = [(row, stream) for row, stream in taken if not stream.is_closed]
         try:
             numbers = self._batch.admit([row for row, _ in taken])
-        except EngineError:
-            numbers = []
-            for row, stream in taken:  # one by one: only the row that is wrong stays out
+        except EngineError:  # one by one: only the row that is wrong stays out
+            for row, stream in taken:
                 try:
-                    numbers = self._batch.admit([row])
+                    [number] = self._batch.admit([row])
                 except EngineError as error:
                     stream.deliver(error)
                 else:
-                    self._live[numbers[0]] = stream
-            return
-        self._live.update(zip(numbers, (stream for _, stream in taken), strict=True))
+                    self._live[number] = stream
+        except Exception as error:  # out of memory, say: they are in no list by which others would tell them
+            for _, stream in taken:
+                stream.deliver(_crash(error))
+            raise
+        else:
+            self._live.update(zip(numbers, (stream for _, stream in taken), strict=True))
 
     def _step(self) -> None:
         for event in self._batch.step():
@@ -148,9 +151,13 @@ class DecodeLoop:
 
     def _fail_all(self, error: Exception) -> None:
         """Tell everybody who waits. What is no error of ours (out of memory, say) may not happen again."""
-        told = error if isinstance(error, EngineError) else EngineCrashedError("Decoding failed.", reason=repr(error))
+        told = error if isinstance(error, EngineError) else _crash(error)
         with self._changed:
             waiting, self._waiting = list(self._waiting), deque()
         for stream in [*self._live.values(), *(stream for _, stream in waiting)]:
             stream.deliver(told)
         self._live.clear()
+
+
+def _crash(error: Exception) -> EngineCrashedError:
+    return EngineCrashedError("Decoding failed; it may work the next time.", reason=type(error).__name__)

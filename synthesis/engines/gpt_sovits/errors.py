@@ -37,6 +37,15 @@ class ModelNotFoundError(EngineError):
     code = "model_not_found"
 
 
+class ModelUnavailableError(EngineError):
+    """A model could not be loaded. Why is for the operator's log: the reason names files of the machine."""
+
+    code = "model_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("The model of this voice cannot be loaded at the moment.")
+
+
 class ModelExistsError(EngineError):
     """A model of this name is there already and its replacement was not asked for."""
 

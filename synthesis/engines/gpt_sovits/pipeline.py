@@ -120,7 +120,8 @@ class Pipeline:
             )
         assert leading.transcript is not None
         codes = models.vits.quantise(models.content(prompt_audio(leading, device=models.device)))
-        phones, bert = self.read(leading.transcript, language=leading.language or "auto")
+        language = (leading.language or "auto").split("-", 1)[0]  # en-gb is read as en
+        phones, bert = self.read(leading.transcript, language=language)
         return Reference(codes=codes.cpu(), phones=phones.cpu(), bert=bert.cpu(), style=style.cpu())
 
     # --- texts

@@ -174,6 +174,7 @@ def fail_first(monkeypatch: pytest.MonkeyPatch, times: int) -> Callable[[], int]
 def test_a_segment_that_goes_wrong_is_drawn_again(
     pipeline: Pipeline, utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fail_first(monkeypatch, times=0)
     before = pipeline.synthesize([utterances[0]])[0]
     asked = fail_first(monkeypatch, times=1)
     again = pipeline.synthesize([utterances[0]])[0]
@@ -240,6 +241,25 @@ def test_a_step_that_fails_takes_nobody_else_down_for_good(
         list(stream)
     assert caught.value.retryable
     assert decode(loop, [row]) == wanted
+    loop.close()
+
+
+def test_a_prefill_that_fails_leaves_nobody_waiting(
+    models: Models, utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = DecodeLoop(models.semantic)
+    rows = [greedy_row(utterances[0], 12), greedy_row(utterances[1], 12)]
+    admit = DecodeBatch.admit
+
+    def out_of_memory(batch: DecodeBatch, rows: Sequence[SemanticRow]) -> object:
+        monkeypatch.setattr(DecodeBatch, "admit", admit)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(DecodeBatch, "admit", out_of_memory)
+    for stream in loop.submit(*rows):
+        with pytest.raises(EngineCrashedError):
+            list(stream)
+    assert len(decode(loop, rows)) == 2
     loop.close()
 
 
