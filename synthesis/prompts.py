@@ -27,7 +27,7 @@ from voices.models import PreparedVoice, Voice
 
 log = structlog.get_logger(__name__)
 
-MEMORY_PROMPTS: Final = 256  # of this process; a parametric prompt is some tens of kilobytes
+MEMORY_BYTES: Final = 256 << 20  # of this process; a parametric prompt has 2 kB, a neural one up to 2 MB
 REDIS_SECONDS: Final = 24 * 3600
 
 
@@ -53,12 +53,16 @@ def redis_key(tenant_id: UUID, voice_id: UUID) -> str:
 
 
 class PromptMemory:
-    """The prompts used last in this process; the one unused longest is dropped."""
+    """The prompts used last in this process, up to `limit` bytes of arrays; those unused longest are dropped.
+
+    A single prompt larger than that is kept until the next one comes.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.Lock()
         self._prompts: OrderedDict[PromptKey, VoicePrompt] = OrderedDict()
+        self._bytes = 0
 
     def get(self, key: PromptKey) -> VoicePrompt | None:
         with self._lock:
@@ -69,22 +73,33 @@ class PromptMemory:
 
     def put(self, key: PromptKey, prompt: VoicePrompt) -> None:
         with self._lock:
+            self._drop(key)
             self._prompts[key] = prompt
-            self._prompts.move_to_end(key)
-            while len(self._prompts) > self._limit:
-                self._prompts.popitem(last=False)
+            self._bytes += _array_bytes(prompt)
+            while self._bytes > self._limit and len(self._prompts) > 1:
+                self._drop(next(iter(self._prompts)))
 
     def drop_voice(self, tenant_id: UUID, voice_id: UUID) -> None:
         with self._lock:
             for key in [key for key in self._prompts if (key.tenant_id, key.voice_id) == (tenant_id, voice_id)]:
-                del self._prompts[key]
+                self._drop(key)
 
     def clear(self) -> None:
         with self._lock:
             self._prompts.clear()
+            self._bytes = 0
+
+    def _drop(self, key: PromptKey) -> None:
+        prompt = self._prompts.pop(key, None)
+        if prompt is not None:
+            self._bytes -= _array_bytes(prompt)
 
 
-memory = PromptMemory(MEMORY_PROMPTS)
+def _array_bytes(prompt: VoicePrompt) -> int:
+    return sum(array.nbytes for array in prompt.arrays.values())
+
+
+memory = PromptMemory(MEMORY_BYTES)
 _learning = threading.Lock()  # one analysis at a time: it takes a whole core, and a twin then finds the result
 
 
