@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import soxr
+from torch import Tensor
 
 from synthesis.engines.base import (
     AudioChunk,
@@ -21,8 +22,10 @@ from synthesis.engines.gpt_sovits.config import SAMPLE_RATE_HZ, ModelVersion
 from synthesis.engines.gpt_sovits.languages import LANGUAGES, LANGUAGES_V1
 from synthesis.engines.gpt_sovits.pipeline import Models, Pipeline, Utterance
 from synthesis.engines.gpt_sovits.reference import Reference
+from synthesis.engines.gpt_sovits.text.split import halve
 
 ENGINE_NAME = "gpt_sovits"
+LONGEST_PHONES = 420  # of one utterance: some 35 s, so that the decoder's 60 s are out of reach
 REVISION = 1  # raised when a prepared voice or the sound of a text changes for the same weights
 
 
@@ -83,17 +86,19 @@ class GptSovitsEngine:
                 prepared_by=f"{voice.engine} {voice.engine_version}",
             )
         reference = Reference.from_prompt(voice)
-        phones, bert = self._pipeline.read(text, language=language, pronunciations=options.pronunciations)
         raise_by = 2.0 ** (options.pitch_semitones / 12.0)
-        utterance = Utterance(
-            phones,
-            bert,
-            reference,
-            speed=options.speed / raise_by,
-            seed=options.seed,
-            is_urgent=options.is_urgent,
-        )
-        return self._speak(utterance, raise_by)
+        utterances = [
+            Utterance(
+                phones,
+                bert,
+                reference,
+                speed=options.speed / raise_by,
+                seed=options.seed,
+                is_urgent=options.is_urgent and number == 0,
+            )
+            for number, (phones, bert) in enumerate(self._read(text, language, options))
+        ]
+        return self._speak(utterances, raise_by)
 
     def close(self) -> None:
         self._closed.set()
@@ -103,8 +108,19 @@ class GptSovitsEngine:
         if self._closed.is_set():
             raise EngineError("The engine is closed.")
 
-    def _speak(self, utterance: Utterance, raise_by: float) -> Iterator[AudioChunk]:
-        chunks = self._pipeline.stream(utterance)
+    def _read(self, text: str, language: str, options: SynthesisOptions) -> list[tuple[Tensor, Tensor]]:
+        """Phones and features of the whole, or of its halves where it is more than the model can say in one go.
+
+        A segment has a few hundred characters, but two hundred digits are a thousand phones.
+        """
+        read = self._pipeline.read(text, language=language, pronunciations=options.pronunciations)
+        halves = halve(text)
+        if len(read[0]) <= LONGEST_PHONES or halves is None:
+            return [read]
+        return [part for half in halves for part in self._read(half, language, options)]
+
+    def _speak(self, utterances: Sequence[Utterance], raise_by: float) -> Iterator[AudioChunk]:
+        chunks = (samples for utterance in utterances for samples in self._pipeline.stream(utterance))
         for samples in chunks if raise_by == 1.0 else _replay(chunks, raise_by):
             yield AudioChunk(samples)
 

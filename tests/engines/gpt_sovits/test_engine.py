@@ -22,7 +22,7 @@ from synthesis.engines.errors import (
     VoicePromptMismatchError,
 )
 from synthesis.engines.gpt_sovits.config import ModelVersion
-from synthesis.engines.gpt_sovits.engine import GptSovitsEngine
+from synthesis.engines.gpt_sovits.engine import LONGEST_PHONES, GptSovitsEngine
 from synthesis.engines.gpt_sovits.errors import ModelNotFoundError, UnsupportedModelError
 from synthesis.engines.gpt_sovits.library import Library, Precision
 from synthesis.rendering import render
@@ -103,6 +103,18 @@ def test_pronunciations_are_said_instead(neural: GptSovitsEngine, neural_voice: 
 
     said = speak(neural, neural_voice, "Cantoria sings.", "en", pronunciations=(Pronunciation("cantoria", "a choir"),))
     assert np.array_equal(said, speak(neural, neural_voice, "a choir sings.", "en"))
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [("7" * 200, "en"), ("7 " * 100, "en"), ("7" * 200, "zh"), ("ㅋ" * 200, "ko"), ("WWW" * 66, "ja")],
+)
+def test_a_segment_of_more_phones_than_the_decoder_takes_is_said_in_parts(
+    neural: GptSovitsEngine, neural_voice: VoicePrompt, text: str, language: str
+) -> None:
+    reads = neural._read(text, language, SynthesisOptions())
+    assert all(len(phones) <= LONGEST_PHONES for phones, _ in reads)
+    assert len(speak(neural, neural_voice, text, language, is_urgent=True)) > 10_000
 
 
 def test_what_it_cannot_do_is_said_before_any_sound(neural: GptSovitsEngine, neural_voice: VoicePrompt) -> None:

@@ -10,7 +10,7 @@ import pytest
 from synthesis.engines.errors import UnspeakableTextError
 from synthesis.engines.gpt_sovits.parity.report import GoldenSet
 from synthesis.engines.gpt_sovits.parity.text_mixed import CHECKERS
-from synthesis.engines.gpt_sovits.text.split import collapse_punctuation, cut, split_text
+from synthesis.engines.gpt_sovits.text.split import collapse_punctuation, cut, halve, split_text
 from synthesis.engines.mapped_text import MappedText
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "open"
@@ -90,3 +90,19 @@ def test_text_of_marks_alone_has_no_pieces(text):
 def test_a_method_that_leaves_nothing_says_so():
     with pytest.raises(UnspeakableTextError):
         pieces_of("，。！", "cut5")
+
+
+@pytest.mark.parametrize(
+    ("text", "halves"),
+    [
+        ("one two three four", ("one two ", "three four")),
+        ("一二三，四五六", ("一二三，", "四五六")),
+        ("1234", ("12", "34")),
+        ("a verylongwordattheend", ("a verylongw", "ordattheend")),
+        ("1", None),
+        ("ab", ("a", "b")),
+        ("x...", None),
+    ],
+)
+def test_halves_are_cut_where_a_pause_is(text: str, halves: tuple[str, str] | None) -> None:
+    assert halve(text) == halves

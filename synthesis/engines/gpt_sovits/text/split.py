@@ -69,6 +69,19 @@ def split_text(text: MappedText, method: SplitMethod, *, english: bool) -> list[
     return list(_finished(_merge_short(lines), full_stop))
 
 
+def halve(text: str) -> tuple[str, str] | None:
+    """Cut near the middle: at a space or mark in the middle half, or else through it. None if a half would be mute."""
+    middle = len(text) // 2
+    places = [
+        index + 1
+        for index in range(len(text) // 4, len(text) - len(text) // 4)
+        if text[index].isspace() or text[index] in END_MARKS
+    ]
+    place = min(places, key=lambda index: abs(index - middle), default=middle)
+    first, second = text[:place], text[place:]
+    return (first, second) if _LETTER.search(first) and _LETTER.search(second) else None
+
+
 def _finished(pieces: Iterable[MappedText], full_stop: str) -> Iterator[MappedText]:
     for piece in pieces:
         if not _LETTER.search(piece.text):
