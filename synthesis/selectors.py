@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from synthesis.models import JobKind, SynthesisJob
 
 # What a tenant was served in this time decides who is next when nobody has more running jobs.
 _FAIRNESS_SECONDS = 60.0
+_JOB_OF_KEY = re.compile(r"/artifacts/\d{4}/\d{2}/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
 
 
 def list_jobs() -> QuerySet[SynthesisJob]:
@@ -30,6 +32,17 @@ def get_job(*, job_id: UUID) -> SynthesisJob:
     if job is None:
         raise JobNotFoundError
     return job
+
+
+def find_artifact_keys(*, keys: Collection[str]) -> set[str]:
+    """Those of `keys` that a job of the tenant in scope names as its artifact."""
+    jobs: QuerySet[SynthesisJob] = SynthesisJob.objects.all()
+    job_ids = {UUID(found[1]) for key in keys if (found := _JOB_OF_KEY.search(key))}
+    named = set(jobs.filter(id__in=job_ids, artifact_key__in=keys).values_list("artifact_key", flat=True))
+    # By id is the quick way, over an index; what it does not find is asked for as it stands.
+    if rest := set(keys) - named:
+        named |= set(jobs.filter(artifact_key__in=rest).values_list("artifact_key", flat=True))
+    return named
 
 
 def render_request(job: SynthesisJob) -> RenderRequest:

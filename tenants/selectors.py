@@ -42,6 +42,11 @@ def find_api_key(*, prefix: str) -> StoredKey | None:
     return StoredKey(row[0], row[1], row[2], bytes(row[3]), row[4], tuple(row[5]), row[6], row[7])
 
 
+def list_tenants() -> list[Tenant]:
+    """For commands and the admin, which see all tenants; by slug."""
+    return list(Tenant.objects.using("staff").order_by("slug"))
+
+
 def get_tenant_by_slug(slug: str) -> Tenant:
     """For commands and the admin, which see all tenants. Raises Tenant.DoesNotExist."""
     return Tenant.objects.using("staff").get(slug=slug)

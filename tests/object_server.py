@@ -52,6 +52,7 @@ class ObjectServer:
 
     def __init__(self, folder: Path, *, has_bucket_in_host: bool = False) -> None:
         self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self._has_bucket_in_host = has_bucket_in_host
         self._accounts: dict[str, Account] = {}
         self._child: subprocess.Popen[bytes] | None = None

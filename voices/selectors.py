@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -85,6 +86,15 @@ def clips_digest(*, voice_id: UUID) -> str:
         ReferenceClip.objects.filter(voice_id=voice_id).order_by("audio_digest").values_list("audio_digest", flat=True)
     )
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def find_object_keys(*, keys: Collection[str]) -> set[str]:
+    """Those of `keys` that a clip or a prepared voice names, of an erased voice too."""
+    return {
+        key
+        for model in (ReferenceClip, PreparedVoice)
+        for key in model.objects.filter(storage_key__in=keys).values_list("storage_key", flat=True)
+    }
 
 
 def find_prepared_voice(*, voice: Voice, engine: str, engine_version: str) -> PreparedVoice | None:

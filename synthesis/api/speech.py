@@ -108,6 +108,12 @@ async def _from_first(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncIterato
         await rest.aclose()
 
 
+async def _stored_audio(job: SynthesisJob) -> AsyncIterator[bytes]:
+    """The artifact, begun before a status is sent: storage that is out of reach has a status of its own."""
+    pieces = read_artifact(job.tenant_id, job.artifact_key)
+    return _from_first(await anext(pieces, b""), pieces)
+
+
 def _accept(request: HttpRequest) -> _Accepted:
     caller = _call(request)
     key = idempotency.read_key(request.headers)
@@ -170,7 +176,7 @@ async def _replay(job: SynthesisJob) -> HttpResponseBase:
     job = await in_thread(_reload, job)
     headers = _speech_headers(job, engine=job.engine)
     return StreamingHttpResponse(
-        read_artifact(job.tenant_id, job.artifact_key),
+        await _stored_audio(job),
         content_type=CONTENT_TYPES[AudioFormat(job.audio_format)],
         headers={**headers, "Content-Length": str(job.artifact_bytes), idempotency.REPLAYED_HEADER: "true"},
     )
@@ -202,7 +208,7 @@ async def _fetch_audio(request: HttpRequest, job_id: str) -> HttpResponseBase:
             JobState(JobStatus(job.status), job.fence, job.artifact_key, job.error_code, job.error_message), job.id
         )
     return StreamingHttpResponse(
-        read_artifact(job.tenant_id, job.artifact_key),
+        await _stored_audio(job),
         content_type=CONTENT_TYPES[AudioFormat(job.audio_format)],
         headers={
             "Content-Length": str(job.artifact_bytes),
