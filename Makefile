@@ -53,6 +53,10 @@ test: $(STAMPS)/dev $(STAMPS)/neural $(STAMPS)/s3  ## Run the test suite, real P
 test-faults: $(STAMPS)/dev  ## Run the long fault and chaos tests
 	@exec $(PYTHON) -m pytest -q -p no:xdist -m faults
 
+.PHONY: test-cluster
+test-cluster: $(STAMPS)/dev $(STAMPS)/neural $(STAMPS)/s3  ## Run the tests of several real processes with models of full size
+	@exec $(PYTHON) -m pytest -q -p no:xdist -m cluster
+
 .PHONY: bench
 bench: setup $(if $(wildcard $(STAMPS)/neural),bench-engine)  ## Measure the first byte of streamed speech against its floor (var/bench/first_byte.json)
 	@exec $(PYTHON) -m tests.benchmarks.first_byte
@@ -66,7 +70,7 @@ bench-voice: $(STAMPS)/judge  ## Judge the engine's words and likeness on record
 	@exec $(JUDGE)/bin/python -W ignore -m tests.benchmarks.voice
 
 .PHONY: check
-check: $(STAMPS)/dev  ## Lint, types, import contracts, migrations, OpenAPI
+check: $(STAMPS)/dev $(STAMPS)/neural $(STAMPS)/s3  ## Lint, types, import contracts, migrations, OpenAPI
 	$(PYTHON) -m ruff check $(CODE)
 	$(PYTHON) -m mypy $(CODE)
 	$(VENV)/bin/lint-imports --no-cache
