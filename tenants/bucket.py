@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 import structlog
@@ -21,7 +21,7 @@ from django.core.files.base import File
 from storages.backends.s3 import S3Storage
 
 from tenants.errors import StorageUnavailableError
-from tenants.object_stores import PresignedUpload, StoredObject
+from tenants.object_stores import PresignedUpload, StoredObject, UnfinishedUpload
 from tenants.storage_url import BucketLocation
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 PART_BYTES: Final = 8 << 20  # of a multipart upload: one lies in memory at a time; 10,000 of them are the most
 _CONNECTIONS: Final = 64  # kept open by a process: each stream that is read holds one
-_MISSING: Final = frozenset({"404", "NoSuchKey", "NotFound"})
+_MISSING: Final = frozenset({"404", "NoSuchKey", "NoSuchUpload", "NotFound"})
 
 # At DEBUG they print whole requests, with the signatures of presigned URLs.
 for _name in ("boto3", "botocore", "s3transfer", "urllib3"):
@@ -100,14 +100,17 @@ class BucketStore:
             self._storage.delete(key)
 
     def list_objects(self, prefix: str) -> Iterator[StoredObject]:
-        pages = iter(self._client.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=prefix))
-        while True:
-            with _translated(prefix):
-                page = next(pages, None)
-            if page is None:
-                return
-            for entry in page.get("Contents", ()):
-                yield StoredObject(entry["Key"], entry["Size"], entry["LastModified"])
+        for entry in self._list("list_objects_v2", "Contents", prefix):
+            yield StoredObject(entry["Key"], entry["Size"], entry["LastModified"])
+
+    def list_uploads(self, prefix: str) -> Iterator[UnfinishedUpload]:
+        with suppress(FileNotFoundError):  # rclone's answer for a bucket that never had one
+            for entry in self._list("list_multipart_uploads", "Uploads", prefix):
+                yield UnfinishedUpload(entry["Key"], entry["UploadId"], entry["Initiated"])
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        with suppress(FileNotFoundError), _translated(upload.key):
+            self._client.abort_multipart_upload(Bucket=self._name, Key=upload.key, UploadId=upload.upload_id)
 
     def presign_download(
         self, key: str, *, expires_seconds: int, content_type: str, content_disposition: str
@@ -123,6 +126,15 @@ class BucketStore:
     def presign_upload(self, key: str, *, expires_seconds: int, content_type: str) -> PresignedUpload | None:
         url = self._presign("put_object", key, expires_seconds, ContentType=content_type)
         return PresignedUpload(url=url, headers={"Content-Type": content_type})
+
+    def _list(self, operation: str, part: str, prefix: str) -> Iterator[Any]:
+        pages = iter(self._client.get_paginator(operation).paginate(Bucket=self._name, Prefix=prefix))
+        while True:
+            with _translated(prefix):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield from page.get(part) or ()
 
     def _presign(self, operation: str, key: str, expires_seconds: int, **parameters: str) -> str:
         with _translated(key):

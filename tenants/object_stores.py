@@ -26,6 +26,15 @@ class StoredObject:
 
 
 @dataclass(frozen=True, slots=True)
+class UnfinishedUpload:
+    """Parts of an object that is not one yet, and never will be when its writer was killed. They are paid for."""
+
+    key: str
+    upload_id: str
+    begun_at: dt.datetime  # aware
+
+
+@dataclass(frozen=True, slots=True)
 class PresignedUpload:
     """A PUT that anybody who holds it may make once or more before it expires. `headers` have to be sent with it."""
 
@@ -51,6 +60,12 @@ class ObjectStore(Protocol):
 
     def list_objects(self, prefix: str) -> Iterator[StoredObject]:
         """All objects whose key begins with `prefix`, which ends in a slash; in no promised order."""
+
+    def list_uploads(self, prefix: str) -> Iterator[UnfinishedUpload]:
+        """What was begun below `prefix` and not completed. In a folder, such a torso is an object."""
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """Delete its parts; an upload that has ended meanwhile is no error."""
 
     def presign_download(
         self, key: str, *, expires_seconds: int, content_type: str, content_disposition: str
@@ -104,6 +119,12 @@ class FolderStore:
                     continue  # deleted since the folder was read
                 modified_at = dt.datetime.fromtimestamp(status.st_mtime, dt.UTC)
                 yield StoredObject(path.relative_to(self._root).as_posix(), status.st_size, modified_at)
+
+    def list_uploads(self, prefix: str) -> Iterator[UnfinishedUpload]:
+        return iter(())
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        raise AssertionError("a folder has no unfinished uploads")
 
     def presign_download(
         self, key: str, *, expires_seconds: int, content_type: str, content_disposition: str

@@ -19,7 +19,7 @@ from django.utils import timezone
 from django.utils.http import content_disposition_header
 
 from tenants.errors import StorageKeyRefusedError
-from tenants.object_stores import FolderStore, ObjectStore, PresignedUpload, StoredObject
+from tenants.object_stores import FolderStore, ObjectStore, PresignedUpload, StoredObject, UnfinishedUpload
 from tenants.storage_url import FolderLocation, parse_storage_url
 
 log = structlog.get_logger(__name__)
@@ -94,13 +94,17 @@ class TenantStorage:
 
         A key that no other method here would take is passed over, and logged.
         """
-        for stored in self._store.list_objects(f"{self.prefix}{kind}/" if kind else self.prefix):
-            try:
-                self._checked(stored.key)
-            except StorageKeyRefusedError:
-                log.warning("foreign_object", tenant_id=str(self.tenant_id), storage_key=repr(stored.key))
-            else:
-                yield stored
+        listed = self._store.list_objects(f"{self.prefix}{kind}/" if kind else self.prefix)
+        return (stored for stored in listed if self._is_ours(stored.key))
+
+    def list_uploads(self) -> Iterator[UnfinishedUpload]:
+        """Every upload of the tenant that was begun and is not completed; none in a folder."""
+        return (upload for upload in self._store.list_uploads(self.prefix) if self._is_ours(upload.key))
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """Delete the parts of an unfinished upload; whoever is still at it will fail."""
+        self._checked(upload.key)
+        self._store.abort_upload(upload)
 
     def presign_download(
         self, key: str, *, content_type: str, filename: str, expires_seconds: int = PRESIGNED_SECONDS
@@ -130,6 +134,14 @@ class TenantStorage:
         if self._store.exists(key):
             raise FileExistsError(key)
         return self._store.presign_upload(key, expires_seconds=expires_seconds, content_type=content_type)
+
+    def _is_ours(self, key: str) -> bool:
+        try:
+            self._checked(key)
+        except StorageKeyRefusedError:
+            log.warning("foreign_object", tenant_id=str(self.tenant_id), storage_key=repr(key))
+            return False
+        return True
 
     def _checked(self, key: str) -> str:
         inside = key.removeprefix(self.prefix)

@@ -9,17 +9,19 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
+import boto3
 import pytest
 from django.core.management import CommandError, call_command
 
 from synthesis.contracts import AudioFormat
-from tenants.errors import StorageUnavailableError
+from tenants.errors import StorageKeyRefusedError, StorageUnavailableError
 from tenants.ids import new_id
 from tenants.models import AuditEvent
 from tenants.scoping import tenant_scope
 from tenants.storage import Kind, TenantStorage, open_store
-from tests.object_server import ObjectServer
+from tests.object_server import BUCKET, Account, ObjectServer
 from tests.synthesis.jobs import Customer, findings, work
 
 
@@ -31,23 +33,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
     server.stop()
 
 
-@pytest.fixture(params=["file", "s3"])
-def root(
-    request: pytest.FixtureRequest, tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
-    """The folder that holds the objects. Asked for before `customer`, whose voice is then in it."""
-    if request.param == "file":
-        settings.STORAGE_URL = tmp_path.as_uri()
-        yield tmp_path
-        return
-    server: ObjectServer = request.getfixturevalue("server")
+@pytest.fixture
+def account(server: ObjectServer, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    """Asked for before `customer`, whose voice is then in its bucket."""
     account = server.add_account(uuid.uuid4().hex)
     for name, value in account.environment().items():
         monkeypatch.setenv(name, value)
     settings.STORAGE_URL = server.url()
     open_store.cache_clear()
-    yield account.bucket_folder
+    yield account
     open_store.cache_clear()
+
+
+@pytest.fixture(params=["file", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path, settings: Any) -> Path:
+    """The folder that holds the objects. Asked for before `customer`, as `account`."""
+    if request.param == "file":
+        settings.STORAGE_URL = tmp_path.as_uri()
+        return tmp_path
+    account: Account = request.getfixturevalue("account")
+    return account.bucket_folder
 
 
 def sweep(*arguments: str) -> list[str]:
@@ -93,19 +98,19 @@ def test_old_orphans_go_and_all_else_stays(root: Path, customer: Customer) -> No
 
     dry = sweep("--dry-run")
     assert sorted(dry[:-1]) == sorted(f"would delete {key} 5 bytes, 24.1 hours old" for key in old)
-    assert dry[-1] == "4 orphans, 20 bytes, none deleted"
+    assert dry[-1] == "4 orphans, 20 bytes, 0 unfinished uploads, none deleted"
     assert (stored_keys(customer), sweeps(customer)) == ({*named, *old, young}, [])
 
     done = sweep()
     assert sorted(done[:-1]) == sorted(f"deleted {key} 5 bytes, 24.1 hours old" for key in old)
-    assert done[-1] == "4 orphans, 20 bytes"
+    assert done[-1] == "4 orphans, 20 bytes, 0 unfinished uploads"
     assert stored_keys(customer) == {*named, young}
     (event,) = sweeps(customer)
     assert (event.actor, event.object_id) == ("command:sweep_objects", str(customer.tenant.id))
     assert (sorted(event.details["keys"]), event.details["size_bytes"]) == (sorted(old), 20)
 
-    assert sweep() == ["0 orphans, 0 bytes"]
-    assert sweep("--grace-hours", "23")[-1] == "1 orphans, 5 bytes"
+    assert sweep() == ["0 orphans, 0 bytes, 0 unfinished uploads"]
+    assert sweep("--grace-hours", "23")[-1] == "1 orphans, 5 bytes, 0 unfinished uploads"
     assert stored_keys(customer) == named
     done_job = customer.job(job.id)
     assert TenantStorage(customer.tenant.id).size(done_job.artifact_key) == done_job.artifact_bytes
@@ -127,7 +132,7 @@ def test_a_key_that_a_row_names_stays_whatever_it_looks_like(root: Path, custome
     storage.save(odd := f"{storage.prefix}somewhere/else", b"x")
     customer.change(customer.submit("not done yet").id, artifact_key=odd)
     age(root, hours=30)
-    assert sweep() == ["0 orphans, 0 bytes"]
+    assert sweep() == ["0 orphans, 0 bytes, 0 unfinished uploads"]
 
 
 def test_each_tenant_is_swept_in_its_own_prefix(root: Path, customer: Customer, other_customer: Customer) -> None:
@@ -159,6 +164,44 @@ def test_a_tenant_whose_storage_fails_does_not_keep_the_others(
     assert ended.value.code == 1
     assert errors.getvalue().strip() == f"{customer.tenant.slug}: The object storage does not answer."
     assert [line.split()[1] for line in output.getvalue().splitlines()[:-1]] == [theirs]
+
+
+def begin_upload(account: Account, url: str, key: str) -> None:
+    """What a process does that is killed between two parts of an artifact."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=dict(parse_qsl(urlsplit(url).query))["endpoint"],
+        region_name="eu-1",
+        aws_access_key_id=account.access_key,
+        aws_secret_access_key=account.secret_key,
+    )
+    begun = client.create_multipart_upload(Bucket=BUCKET, Key=key)
+    client.upload_part(Bucket=BUCKET, Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=b"half")
+
+
+def test_the_parts_of_an_upload_that_was_never_completed_go(
+    account: Account, settings: Any, customer: Customer, other_customer: Customer
+) -> None:
+    mine, theirs = (
+        TenantStorage(each.tenant.id).make_key("artifacts", new_id(), "wav", attempt="1-1")
+        for each in (customer, other_customer)
+    )
+    for key in (mine, theirs):
+        begin_upload(account, settings.STORAGE_URL, key)
+    only_mine = ("--tenant", customer.tenant.slug)
+    assert sweep(*only_mine) == ["0 orphans, 0 bytes, 0 unfinished uploads"]  # it may be at work still
+    said = [f"{mine} unfinished, 0.0 hours old", "0 orphans, 0 bytes, 1 unfinished uploads"]
+    assert sweep(*only_mine, "--grace-hours=0", "--dry-run") == [f"would delete {said[0]}", f"{said[1]}, none deleted"]
+    assert sweep(*only_mine, "--grace-hours=0") == [f"deleted {said[0]}", said[1]]
+    assert [event.details for event in sweeps(customer)] == [{"unfinished_uploads": [mine]}]
+    assert list(TenantStorage(customer.tenant.id).list_uploads()) == []
+    (left,) = TenantStorage(other_customer.tenant.id).list_uploads()
+    assert left.key == theirs
+    with pytest.raises(StorageKeyRefusedError):
+        TenantStorage(customer.tenant.id).abort_upload(left)
+    for _ in range(2):
+        TenantStorage(other_customer.tenant.id).abort_upload(left)
+    assert list(TenantStorage(other_customer.tenant.id).list_uploads()) == []
 
 
 def test_what_cannot_be_meant_is_refused(customer: Customer) -> None:

@@ -62,6 +62,7 @@ def test_what_is_saved_is_read_back_from_the_tenants_folder(root: Path) -> None:
     assert (root / key).read_bytes() == b"sound"
     assert list(storage.list_keys("artifacts")) == [key]
     assert list(storage.list_keys("clips")) == []
+    assert list(storage.list_uploads()) == []
     storage.delete(key)
     storage.delete(key)
     assert not storage.exists(key)

@@ -291,9 +291,14 @@ def scripted(connect: Callable[..., None]) -> Iterator[type[Scripted]]:
         yield script
 
 
+class QuietServer(ThreadingHTTPServer):
+    def handle_error(self, *args: Any) -> None:
+        """A reader that hangs up is part of the test."""
+
+
 @contextmanager
 def _served(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with QuietServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.server_port
