@@ -140,7 +140,7 @@ def _find_or_learn(voice: Voice, engine: SpeechEngine) -> tuple[VoicePrompt, Pro
             engine=engine.name,
             engine_version=engine.version,
             key_epoch=voice.key_epoch,
-            audio_digest=voices_selectors.clips_digest(voice_id=voice.id),
+            audio_digest=voices_selectors.learning_digest(voice=voice),
         )
     if (remembered := memory.get(key)) is not None:
         return remembered, PromptLevel.MEMORY

@@ -144,7 +144,7 @@ class PreparedVoice(TenantScopedModel):
     engine = models.CharField(max_length=64)
     engine_version = models.CharField(max_length=64)
     key_epoch = models.PositiveIntegerField()
-    audio_digest = models.CharField(max_length=64)  # of all clips it was made from
+    audio_digest = models.CharField(max_length=64)  # of all that it was learned from: clips, transcripts, language
     storage_key = models.CharField(max_length=512, unique=True)
     size_bytes = models.PositiveIntegerField()
     created_at = models.DateTimeField(db_default=Now(), editable=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection
 from uuid import UUID
 
@@ -80,12 +81,11 @@ def get_reference_clip(voice: Voice) -> ReferenceClip | None:
     return min(voice.clips.all(), key=lambda clip: (clip.created_at, clip.id), default=None)
 
 
-def clips_digest(*, voice_id: UUID) -> str:
-    """SHA-256 (hex) over the digests of a voice's clips: equal exactly when the same audio is learned from."""
-    digests = (
-        ReferenceClip.objects.filter(voice_id=voice_id).order_by("audio_digest").values_list("audio_digest", flat=True)
-    )
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+def learning_digest(*, voice: Voice) -> str:
+    """SHA-256 (hex) over all that an engine learns a voice from: its clips' audio, their transcripts, the language."""
+    clips = ReferenceClip.objects.filter(voice_id=voice.id).order_by("audio_digest", "transcript")
+    learned_from = [voice.language, *clips.values_list("audio_digest", "transcript")]
+    return hashlib.sha256(json.dumps(learned_from, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def find_object_keys(*, keys: Collection[str]) -> set[str]:
@@ -104,6 +104,6 @@ def find_prepared_voice(*, voice: Voice, engine: str, engine_version: str) -> Pr
         engine=engine,
         engine_version=engine_version,
         key_epoch=voice.key_epoch,
-        audio_digest=clips_digest(voice_id=voice.id),
+        audio_digest=learning_digest(voice=voice),
     ).first()
     return found

@@ -130,6 +130,18 @@ def test_a_new_engine_version_learns_the_voice_again(customer: Customer, engine:
     assert (engine.voices_prepared, newer.voices_prepared) == (1, 1)
 
 
+def test_a_voice_whose_language_is_changed_is_learned_again(customer: Customer, engine: FakeEngine) -> None:
+    voices.update_voice(tenant_id=customer.tenant.id, voice_id=customer.voice_id, actor="test", name="Nadia B.")
+    customer.submit()
+    work()
+    assert engine.voices_prepared == 1
+    voices.update_voice(tenant_id=customer.tenant.id, voice_id=customer.voice_id, actor="test", language="ja")
+    for _ in range(2):
+        customer.submit()
+        work()
+    assert engine.voices_prepared == 2
+
+
 def test_what_redis_holds_of_a_voice_is_sealed(customer: Customer) -> None:
     prompts.memory.clear()
     customer.submit()

@@ -35,7 +35,7 @@ def voice(api: Api, clip: InspectedClip) -> Voice:
 
 def store(voice: Voice, *, engine_version: str = "1", key_epoch: int = 1, data: bytes = LEARNED) -> PreparedVoice:
     with tenant_scope(voice.tenant_id):
-        digest = selectors.clips_digest(voice_id=voice.id)
+        digest = selectors.learning_digest(voice=voice)
     return services.store_prepared_voice(
         tenant_id=voice.tenant_id,
         voice_id=voice.id,
