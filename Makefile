@@ -78,6 +78,10 @@ check: $(STAMPS)/dev $(STAMPS)/neural $(STAMPS)/s3  ## Lint, types, import contr
 	$(TEST_SETTINGS) $(PYTHON) manage.py check --fail-level WARNING
 	$(TEST_SETTINGS) CANTORIA_PROCESS=web $(PYTHON) manage.py spectacular --validate --fail-on-warn --file /dev/null
 
+.PHONY: check-alerts
+check-alerts: $(STAMPS)/dev  ## Check and test the alert rules (needs promtool: apt-get install prometheus)
+	@exec $(PYTHON) -m pytest -q -p no:xdist -m cluster tests/config/test_metrics_promtool.py
+
 .PHONY: lock
 lock: $(STAMPS)/uv  ## Re-make the hashed locks from pyproject.toml
 	for extra in default dev s3; do \
