@@ -72,6 +72,8 @@ def environment_for(kind: str, environment: Mapping[str, str]) -> dict[str, str]
     """`environment` for one kind of process, without the credentials that are not its own."""
     allowed = {URL_VARIABLES[alias] for alias in ALIASES[kind]}
     kept = {name: value for name, value in environment.items() if name not in URL_VARIABLES.values() or name in allowed}
+    if kind == "dispatcher" and kept.get("METRICS_PORT", "").strip().isdigit():  # the worker beside it has this one
+        kept["METRICS_PORT"] = str(int(kept["METRICS_PORT"]) + 1)
     return {**kept, "CANTORIA_PROCESS": kind, "PYTHONUNBUFFERED": "1"}
 
 

@@ -26,6 +26,7 @@ from pytest_django import Settings
 from billing.models import LedgerEntry
 from config import gpu_metrics
 from config import metrics as exposed
+from config.supervisor import environment_for
 from synthesis import prompts, services, worker
 from synthesis.contracts import BATCH_QUEUE, SPEECH_QUEUE
 from synthesis.engines.errors import EngineError
@@ -318,6 +319,12 @@ def test_nothing_listens_unasked_and_a_taken_port_is_no_reason_to_stop(
     settings.METRICS_PORT = 0
     exposed.serve_metrics()
     assert started == []
+
+
+def test_worker_and_dispatcher_of_one_machine_do_not_want_the_same_port() -> None:
+    ports = {kind: environment_for(kind, {"METRICS_PORT": "9101"})["METRICS_PORT"] for kind in ("worker", "dispatcher")}
+    assert ports == {"worker": "9101", "dispatcher": "9102"}
+    assert "METRICS_PORT" not in environment_for("dispatcher", {})
 
 
 WRITER = """
