@@ -34,7 +34,7 @@ _TOKEN_PATH: Final = re.compile(r"(/gpt-sovits/)[^/\s\"']+")
 _URL: Final = re.compile(r"\b([A-Za-z][\w+.-]*://)(?:[^\s/@\"']*@)?([^\s/?#\"']*)(?:[/?#][^\s\"']*)?")
 _QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/metrics"})
 # They speak of connections, queues and processes, not of what is in a request; below INFO nobody is trusted.
-_TRUSTED: Final = ("uvicorn", "celery.worker", "celery.apps", "celery.beat", "kombu", "psycopg.pool")
+_TRUSTED: Final = ("uvicorn.error", "celery.worker", "celery.apps", "celery.beat", "kombu", "psycopg.pool")
 _TRUSTED_LEVEL: Final = logging.INFO
 # Exceptions whose message is about the installation.
 _FRANK: Final = (ImproperlyConfigured, ImportError)

@@ -100,12 +100,14 @@ def test_foreign_lines_are_templates(lines: Callable[[], list[dict[str, Any]]]) 
     foreign.warning(f"speaking {SECRET}")
     logging.getLogger("celery.worker.consumer").warning("Trying again in %s seconds", "2.00")
     logging.getLogger("kombu.transport").debug("< TEXT %s", SECRET)
+    logging.getLogger("uvicorn.access").warning("GET %s", SECRET)
     assert [line["event"] for line in lines()] == [
         "speaking [withheld] took 12 ms",
         "speaking %(text)s",
         "[withheld]",
         "Trying again in 2.00 seconds",
         "< TEXT [withheld]",
+        "GET [withheld]",
     ]
     assert lines()[0]["at"].startswith("test_logs.py:")
 
