@@ -189,6 +189,7 @@ def configuration(*, level: str) -> dict[str, Any]:
             # Django's own handler would mail local variables to ADMINS.
             "django": {"handlers": [], "propagate": True},
             "django.request": {"level": "ERROR"},
+            "celery.app.trace": {"level": "WARNING"},  # a doorbell was answered; what became of a job is our line
             "django.server": {"handlers": [], "propagate": True, "level": "WARNING"},
         },
     }
