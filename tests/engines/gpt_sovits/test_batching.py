@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthesis.engines.gpt_sovits.batching import bucket_by_length, group_in_order, restore_order
+from synthesis.engines.gpt_sovits.parity.batching import bucket_by_length, group_in_order, restore_order
 from synthesis.engines.gpt_sovits.parity.features import bucket_checks
 from synthesis.engines.gpt_sovits.parity.report import GoldenSet
 

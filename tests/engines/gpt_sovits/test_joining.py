@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from synthesis.engines.gpt_sovits.joining import fade_over, join_overlapping, join_with_pauses, limit_peak
 from synthesis.engines.gpt_sovits.parity.features import to_upstream_int16, wave_checks
+from synthesis.engines.gpt_sovits.parity.joining import fade_over, join_overlapping, join_with_pauses, limit_peak
 from synthesis.engines.gpt_sovits.parity.report import GoldenSet
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "open"

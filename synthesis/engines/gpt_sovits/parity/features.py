@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from synthesis.engines.gpt_sovits import features
-from synthesis.engines.gpt_sovits.batching import bucket_by_length, group_in_order, restore_order
 from synthesis.engines.gpt_sovits.bert import UNUSED_LAYERS, BertConfig, PhoneText, TextEncoder, Vocabulary
 from synthesis.engines.gpt_sovits.content import ContentConfig, ContentEncoder
-from synthesis.engines.gpt_sovits.joining import join_overlapping, join_with_pauses
+from synthesis.engines.gpt_sovits.parity.batching import bucket_by_length, group_in_order, restore_order
+from synthesis.engines.gpt_sovits.parity.joining import join_overlapping, join_with_pauses
 from synthesis.engines.gpt_sovits.parity.report import (
     Case,
     Checker,

@@ -1,4 +1,7 @@
-"""Which texts are decoded together."""
+"""Which texts upstream decodes together.
+
+Only to be compared: here rows need not be of like length, so all that wait are decoded together (decode_loop.py).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Pieces of a wave become one wave. `N` samples, float32, full scale is +-1."""
+"""How upstream makes one wave of pieces. `N` samples, float32, full scale is +-1.
+
+Only to be compared: here the pieces of a stream belong to one wave (vits_stream.py), and the renderer sets pauses.
+"""
 
 from __future__ import annotations
 
