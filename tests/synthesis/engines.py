@@ -42,6 +42,7 @@ class ToneEngine:
     languages: Sequence[EngineLanguage] = field(default_factory=lambda: [EngineLanguage(code, code) for code in CODES])
     mixed_languages: frozenset[str] = frozenset()
     calls: list[tuple[str, str]] = field(default_factory=list)
+    urgent_calls: list[bool] = field(default_factory=list)  # of each call
     closed_calls: int = 0
 
     def prepare_voice(self, clips: Sequence[ReferenceAudio]) -> VoicePrompt:
@@ -51,6 +52,7 @@ class ToneEngine:
         self, text: str, *, language: str, voice: VoicePrompt, options: SynthesisOptions
     ) -> Iterator[AudioChunk]:
         self.calls.append((language, text))
+        self.urgent_calls.append(options.is_urgent)
         try:
             if self.unspeakable in text:
                 raise UnspeakableTextError("nothing to say")

@@ -72,6 +72,13 @@ def test_text_end_grows_to_the_whole_text_by_segments(audio_format):
     assert all(chunk.data for chunk in chunks)
 
 
+def test_only_the_first_call_is_urgent():
+    engine = ToneEngine()
+    rendered(request_for(), engine)
+    assert len(engine.urgent_calls) > 2
+    assert engine.urgent_calls == [True] + [False] * (len(engine.urgent_calls) - 1)
+
+
 def test_text_end_is_not_ahead_of_the_sound():
     chunks, _, result = rendered(request_for())
     last_word_ms = {32: "one", 48: "写程序"}

@@ -18,8 +18,6 @@ from torch.nn import functional as F
 from synthesis.engines.gpt_sovits.errors import CheckpointMismatchError
 from synthesis.engines.gpt_sovits.loading import drop, load_strictly
 
-BANDS = 80
-
 LEFT_OUT: Mapping[str, str] = {
     "seg_1.": "the layer behind the vector that is used: 192 numbers for speaker verification",
 }

@@ -88,11 +88,6 @@ class ParametricEngine:
     def mixed_languages(self) -> frozenset[str]:
         return frozenset()  # espeak-ng reads a text with one voice
 
-    @property
-    def espeak_worker_pids(self) -> tuple[int, ...]:
-        """Process ids of the helper processes that run now; for supervision and tests."""
-        return self._espeak.worker_pids
-
     def prepare_voice(self, clips: Sequence[ReferenceAudio]) -> VoicePrompt:
         self._check_open()
         spoken = next((clip.language for clip in clips if clip.language in LANGUAGES), None)

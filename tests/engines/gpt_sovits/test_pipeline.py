@@ -307,6 +307,13 @@ def test_a_clip_without_words_gives_a_style_alone_and_speaks(pipeline: Pipeline,
     assert len(samples) > 10_000
 
 
+def test_a_transcript_in_a_regional_language_is_read_as_the_language(pipeline: Pipeline) -> None:
+    plain, regional = (
+        pipeline.prepare_voice([make_clip(transcript="The kettle is on.", language=code)]) for code in ("en", "en-gb")
+    )
+    assert torch.equal(plain.phones, regional.phones)
+
+
 def test_several_clips_blend_their_styles_and_one_leads(pipeline: Pipeline) -> None:
     wordless, leading = make_clip(1, transcript=None), make_clip(2)
     both = pipeline.prepare_voice([wordless, leading])
